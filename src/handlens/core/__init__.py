@@ -1,0 +1,1 @@
+"""Picture and prompt preparation shared by training, the torch model and the device; no framework."""

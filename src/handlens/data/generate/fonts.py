@@ -1,0 +1,134 @@
+"""The fonts that generated text is set in, and which of them training never sees.
+
+Boundary: finds font files inside installed packages; knows nothing about layout.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import ImageFont
+
+from handlens.errors import DataError, NeedsExtra
+
+CHARACTERS = "".join(map(chr, range(32, 127))) + "€£°–éüßñ"
+"""Every character that a generated picture may print."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Font:
+    """One font file; ``style`` is sans, serif, mono or display."""
+
+    family: str
+    style: str
+    file: str
+    package: str
+    folder: str
+    licence: str
+    is_heldout: bool
+
+
+def _family(
+    family: str, style: str, package: str, licence: str, files: str,
+    *, folder: str = "files", is_heldout: bool = False,
+) -> list[Font]:  # fmt: skip
+    return [
+        Font(
+            family=family, style=style, file=file, package=package,
+            folder=folder, licence=licence, is_heldout=is_heldout,
+        )
+        for file in files.split()
+    ]  # fmt: skip
+
+
+def _weights(stem: str, weights: str, ending: str = "ttf") -> str:
+    return " ".join(f"{stem}-{weight}.{ending}" for weight in weights.split())
+
+
+_DEJAVU = {"package": "matplotlib", "licence": "Bitstream-Vera", "folder": "mpl-data/fonts/ttf"}
+_OFL = "OFL-1.1"
+
+# Hairline weights are left out: at 8 px they fade to nothing.
+FONTS: tuple[Font, ...] = (
+    *_family("Roboto", "sans", "font_roboto", "Apache-2.0", _weights(
+        "Roboto", "Regular Italic Light LightItalic Medium MediumItalic Bold BoldItalic Black")),
+    *_family("Source Sans Pro", "sans", "font_source_sans_pro", _OFL, _weights(
+        "SourceSansPro", "Regular It Light Semibold SemiboldIt Bold BoldIt Black")),
+    *_family("Source Serif Pro", "serif", "font_source_serif_pro", _OFL, _weights(
+        "SourceSerifPro", "Regular It Light LightIt Semibold SemiboldIt Bold BoldIt Black")),
+    *_family("Manrope", "sans", "font_manrope", _OFL, _weights(
+        "Manrope", "Regular Light Medium SemiBold Bold ExtraBold")),
+    *_family("Red Hat Display", "sans", "font_rhd", _OFL, _weights(
+        "RedHatDisplay", "Regular Italic Light Medium MediumItalic SemiBold Bold BoldItalic Black")),
+    *_family("Fredoka One", "display", "font_fredoka_one", _OFL, "FredokaOne-Regular.ttf"),
+    *_family("Fjalla One", "display", "font_fjallaone", _OFL, "FjallaOne-Regular.ttf"),
+    *_family("DejaVu Sans", "sans", files=(
+        "DejaVuSans.ttf DejaVuSans-Bold.ttf DejaVuSans-Oblique.ttf DejaVuSans-BoldOblique.ttf"),
+        **_DEJAVU),
+    *_family("DejaVu Sans Mono", "mono", files=(
+        "DejaVuSansMono.ttf DejaVuSansMono-Bold.ttf DejaVuSansMono-Oblique.ttf "
+        "DejaVuSansMono-BoldOblique.ttf"), **_DEJAVU),
+    *_family("STIX General", "serif", "matplotlib", _OFL, (
+        "STIXGeneral.ttf STIXGeneralBol.ttf STIXGeneralItalic.ttf STIXGeneralBolIta.ttf"),
+        folder="mpl-data/fonts/ttf"),
+    *_family("Lato", "sans", "font_lato", _OFL, _weights(
+        "Lato", "Regular Italic Light Bold BoldItalic Black"), is_heldout=True),
+    *_family("Hanken Grotesk", "sans", "font_hanken_grotesk", _OFL, _weights(
+        "HankenGrotesk", "Regular Italic Medium SemiBold Bold BoldItalic", "otf"),
+        is_heldout=True),
+    *_family("Caladea", "serif", "font_caladea", "Apache-2.0", _weights(
+        "Caladea", "Regular Italic Bold BoldItalic"), is_heldout=True),
+    *_family("DejaVu Serif", "serif", files=(
+        "DejaVuSerif.ttf DejaVuSerif-Bold.ttf DejaVuSerif-Italic.ttf DejaVuSerif-BoldItalic.ttf"),
+        is_heldout=True, **_DEJAVU),
+)  # fmt: skip
+
+
+@lru_cache
+def fonts_of(split: str, styles: tuple[str, ...] = ()) -> tuple[Font, ...]:
+    """Return the fonts a split may use, of the given styles where it has any of them."""
+    mine = tuple(font for font in FONTS if font.is_heldout == (split == "heldout"))
+    return tuple(font for font in mine if font.style in styles) or mine
+
+
+@lru_cache
+def font_path(font: Font) -> Path:
+    """Return the font's file.
+
+    Raises:
+        NeedsExtra: its package is not installed.
+        DataError: the package is there, the file is not.
+    """
+    spec = importlib.util.find_spec(font.package)
+    if spec is None or spec.origin is None:
+        raise NeedsExtra(f"the font {font.family} ({font.package.replace('_', '-')})", "data")
+    path = Path(spec.origin).parent / font.folder / font.file
+    if not path.is_file():
+        raise DataError(
+            f"font file {font.file} is not in the package {font.package.replace('_', '-')}; "
+            "reinstall it: pip install --force-reinstall "
+            f"{font.package.replace('_', '-')}"
+        )
+    return path
+
+
+@lru_cache(maxsize=2048)
+def load_font(font: Font, size_px: int) -> ImageFont.FreeTypeFont:
+    """Open a font at one size; the basic layout gives the same advances on every machine."""
+    return ImageFont.truetype(
+        str(font_path(font)), size_px, layout_engine=ImageFont.Layout.BASIC
+    )
+
+
+@lru_cache
+def missing_characters(font: Font) -> frozenset[str]:
+    """Return the members of ``CHARACTERS`` that the font draws as its empty box."""
+    face = load_font(font, 40)
+
+    def look(char: str) -> tuple[tuple[int, int], bytes]:
+        mask = face.getmask(char)
+        return mask.size, bytes(mask)
+
+    absent = look("\U0010ffff")
+    return frozenset(char for char in CHARACTERS if char != " " and look(char) == absent)
