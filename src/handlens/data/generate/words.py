@@ -104,7 +104,7 @@ def is_heldout(word: str) -> bool:
     False
     """
     word = word.casefold()
-    if word in TEMPLATE or len(word) < 3 or not word.isalpha():
+    if word in TEMPLATE or len(word) < 4 or not word.isalpha():
         return False
     return zlib.crc32(word.encode()) % 100 < 15
 
@@ -130,7 +130,7 @@ def pseudo_word(rng: Random, split: str) -> str:
             word += rng.choice(_ONSETS) + rng.choice(_VOWELS)
             if rng.random() < 0.4:
                 word += rng.choice(_CODAS)
-        if len(word) > 2 and is_heldout(word) == wanted:
+        if len(word) > 3 and is_heldout(word) == wanted:
             return word
 
 
@@ -251,7 +251,11 @@ _MARKS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~€£°–"
 def symbols(rng: Random) -> str:
     """Return 2 to 6 random characters: the only way to learn the rare ones."""
     letters = _MARKS + "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyzéüßñ"
-    return "".join(rng.choice(_MARKS if rng.random() < 0.4 else letters) for _ in range(rng.randint(2, 6)))
+    # every third is a mark, so that no run of letters is long enough to be a word
+    return "".join(
+        rng.choice(_MARKS if i % 3 == 2 or rng.random() < 0.2 else letters)
+        for i in range(rng.randint(2, 6))
+    )
 
 
 _FRAMES = ("{}.", "{},", "{}!", "{}?", "{}:", "{};", "({})", '"{}"', "'{}'", "[{}]", "{}'s", "{} -",

@@ -1,0 +1,153 @@
+"""Set text: glyph masks, advances and kerning become ink on a mask, with a box per character.
+
+Boundary: one grey mask (0 paper, 255 ink) in flat page px; colour and camera come later.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+
+from handlens.data.generate.fonts import Font, load_font, missing_characters
+from handlens.data.records import Box, Glyph, Line
+
+_KERN_PX = 200
+_PAD_PX = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """The ink of one character: ``left`` and ``top`` are relative to the pen on the baseline."""
+
+    mask: np.ndarray
+    left: int
+    top: int
+    advance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """A font at one size. ``height`` is the line box: ascent plus descent, px."""
+
+    font: Font
+    size_px: int
+    ascent: int
+    descent: int
+
+    @property
+    def height(self) -> int:
+        return self.ascent + self.descent
+
+
+@lru_cache(maxsize=4096)
+def face_of(font: Font, size_px: int) -> Face:
+    """Return the font at a size, with the ascent of its letters (not of its tallest accent)."""
+    _, top, _, bottom = load_font(font, size_px).getbbox("bdgpqlAÉ", anchor="ls")
+    return Face(font=font, size_px=size_px, ascent=round(-top), descent=round(bottom))
+
+
+@lru_cache(maxsize=1024)
+def size_for_x_height(font: Font, x_height_px: float) -> int:
+    """Return the size in px at which a small x is as tall as asked.
+
+    Twelve px of x-height is about the smallest that a 14 px patch reads well.
+    """
+    _, top, _, _ = load_font(font, _KERN_PX).getbbox("x", anchor="ls")
+    return max(7, round(x_height_px * _KERN_PX / max(1.0, -top)))
+
+
+@lru_cache(maxsize=100_000)
+def stamp(face: Face, char: str) -> Stamp:
+    """Draw one character once; every later use is a copy of this mask."""
+    font = load_font(face.font, face.size_px)
+    x0, y0, x1, y1 = (round(v) for v in font.getbbox(char, anchor="ls"))
+    width, height = max(0, x1 - x0), max(0, y1 - y0)
+    canvas = Image.new("L", (width + 2 * _PAD_PX, height + 2 * _PAD_PX))
+    ImageDraw.Draw(canvas).text((_PAD_PX - x0, _PAD_PX - y0), char, 255, font, anchor="ls")
+    ink = np.asarray(canvas)
+    rows, columns = np.nonzero(ink.any(1))[0], np.nonzero(ink.any(0))[0]
+    if not len(rows):
+        return Stamp(mask=ink[:0, :0], left=0, top=0, advance=font.getlength(char))
+    top, left = int(rows[0]), int(columns[0])
+    mask = ink[top : rows[-1] + 1, left : columns[-1] + 1].copy()
+    return Stamp(
+        mask=mask, left=left - _PAD_PX + x0, top=top - _PAD_PX + y0, advance=font.getlength(char)
+    )
+
+
+@lru_cache(maxsize=200_000)
+def kern(font: Font, pair: str) -> float:
+    """Return how much closer two characters stand than their advances say, in ems."""
+    face = load_font(font, _KERN_PX)
+    alone = face.getlength(pair[0]) + face.getlength(pair[1])
+    return (face.getlength(pair) - alone) / _KERN_PX
+
+
+def pens(face: Face, text: str, tracking_px: float = 0.0) -> list[float]:
+    """Return the pen before each character and, last, after the final one."""
+    size, font, at, out = face.size_px, face.font, 0.0, [0.0]
+    is_mono = font.style == "mono"
+    for i, char in enumerate(text):
+        at += stamp(face, char).advance + tracking_px
+        if not is_mono and i + 1 < len(text):
+            at += kern(font, text[i : i + 2]) * size
+        out.append(at)
+    return out
+
+
+def text_width(face: Face, text: str, tracking_px: float = 0.0) -> float:
+    """Return how far the pen moves, px."""
+    return pens(face, text, tracking_px)[-1]
+
+
+def can_print(font: Font, text: str) -> bool:
+    """True where the font has every character of the text."""
+    missing = missing_characters(font)
+    return not missing or missing.isdisjoint(text)
+
+
+def put_text(
+    mask: UInt8[np.ndarray, "height width"],
+    face: Face,
+    text: str,
+    x_px: float,
+    baseline_px: float,
+    *,
+    tracking_px: float = 0.0,
+) -> Line:
+    """Add ink for one line to ``mask`` and return where each character landed.
+
+    Ink outside the mask is cut off; a layout must leave room.
+    """
+    height, width = mask.shape
+    base = round(baseline_px)
+    at = pens(face, text, tracking_px)
+    glyphs = []
+    for i, char in enumerate(text):
+        ink = stamp(face, char)
+        high, wide = ink.mask.shape
+        if not high:
+            box = (x_px + at[i], base - face.ascent, x_px + max(at[i] + 1, at[i + 1]), base + 0.0)
+            glyphs.append(Glyph(char=char, box=box))
+            continue
+        left, top = round(x_px + at[i]) + ink.left, base + ink.top
+        x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + wide), min(height, top + high)
+        if x1 > x0 and y1 > y0:
+            part = mask[y0:y1, x0:x1]
+            np.maximum(part, ink.mask[y0 - top : y1 - top, x0 - left : x1 - left], out=part)
+        glyphs.append(Glyph(char=char, box=(float(left), float(top), left + wide, top + high)))
+    return Line(text=text, box=around([g.box for g in glyphs]), glyphs=tuple(glyphs))
+
+
+def around(boxes: list[Box]) -> Box:
+    """Return the smallest box that holds all boxes.
+
+    >>> around([(0, 0, 2, 1), (1, -1, 3, 1)])
+    (0, -1, 3, 1)
+    """
+    return (
+        min(b[0] for b in boxes), min(b[1] for b in boxes),
+        max(b[2] for b in boxes), max(b[3] for b in boxes),
+    )  # fmt: skip
