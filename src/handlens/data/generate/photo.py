@@ -107,9 +107,16 @@ def paint(
 
 
 def spoil(
-    rng: Random, pixels: UInt8[np.ndarray, "height width 3"], level: float, *, grain: float = 1.0
+    rng: Random,
+    pixels: UInt8[np.ndarray, "height width 3"],
+    level: float,
+    *,
+    keep_colours: bool = False,
 ) -> Image.Image:
-    """Return the picture after light, paper and lens: shade, texture, blur, noise, JPEG."""
+    """Return the picture after light, paper and lens: shade, texture, blur, noise, JPEG.
+
+    ``keep_colours`` leaves out what would make a red thing gray: deep shade and low contrast.
+    """
     height, width = pixels.shape[:2]
     change = None
     image = Image.fromarray(pixels)
@@ -117,14 +124,14 @@ def spoil(
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.4 + 0.8 * level)))
     scale: np.ndarray | None = None
     if rng.random() < 0.3 * level:
-        scale = _shade(rng, width, height, level)
+        scale = _shade(rng, width, height, 0.25 if keep_colours else 0.5 * level)
     if rng.random() < 0.3 * level:
         change = _window(rng, paper_tile(), width, height) * np.float32(rng.uniform(3, 10) * level)
     if rng.random() < 0.4 * level:
         noise = _window(rng, noise_tile(), width, height)
-        noise = noise * np.float32(grain * level * 12 * rng.random() ** 1.5 + 1)
+        noise = noise * np.float32(level * 12 * rng.random() ** 1.5 + 1)
         change = noise if change is None else change + noise
-    squeeze = rng.random() < 0.2 * level
+    squeeze = rng.random() < 0.2 * level and not keep_colours
     if scale is not None or change is not None or squeeze:
         values = np.asarray(image).astype(np.float32)
         if squeeze:
@@ -142,14 +149,14 @@ def spoil(
     return image
 
 
-def _shade(rng: Random, width: int, height: int, level: float) -> np.ndarray:
+def _shade(rng: Random, width: int, height: int, most: float) -> np.ndarray:
     across = np.linspace(rng.uniform(-1, 1), rng.uniform(-1, 1), width, dtype=np.float32)
     down = np.linspace(rng.uniform(-1, 1), rng.uniform(-1, 1), height, dtype=np.float32)
     slope = across[None, :] + down[:, None]
     if rng.random() < 0.3:  # the edge of a hand's shadow
         slope = np.tanh(slope * np.float32(rng.uniform(3, 12)))
     low, high = float(slope.min()), float(slope.max())
-    depth = np.float32(rng.uniform(0.1, 0.5) * level)
+    depth = np.float32(rng.uniform(0.2, 1.0) * most)
     return 1 - depth * (high - slope) / np.float32(max(high - low, 1e-3))
 
 
