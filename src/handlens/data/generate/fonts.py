@@ -16,7 +16,7 @@ CHARACTERS = "".join(map(chr, range(32, 127))) + "€£°–éüßñ"
 """Every character that a generated picture may print."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # one object per file: a cheap cache key
 class Font:
     """One font file; ``style`` is sans, serif, mono or display."""
 

@@ -8,13 +8,11 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw
 
 from handlens.data.generate.fonts import Font, load_font, missing_characters
 from handlens.data.records import Box, Glyph, Line
 
 _KERN_PX = 200
-_PAD_PX = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,7 @@ class Stamp:
     advance: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # one object per size: a cheap cache key
 class Face:
     """A font at one size. ``height`` is the line box: ascent plus descent, px."""
 
@@ -62,19 +60,16 @@ def size_for_x_height(font: Font, x_height_px: float) -> int:
 def stamp(face: Face, char: str) -> Stamp:
     """Draw one character once; every later use is a copy of this mask."""
     font = load_font(face.font, face.size_px)
-    x0, y0, x1, y1 = (round(v) for v in font.getbbox(char, anchor="ls"))
-    width, height = max(0, x1 - x0), max(0, y1 - y0)
-    canvas = Image.new("L", (width + 2 * _PAD_PX, height + 2 * _PAD_PX))
-    ImageDraw.Draw(canvas).text((_PAD_PX - x0, _PAD_PX - y0), char, 255, font, anchor="ls")
-    ink = np.asarray(canvas)
+    core, (left, top) = font.getmask2(char, "L", anchor="ls")
+    width, height = core.size
+    ink = np.frombuffer(bytes(core), np.uint8).reshape(height, width)
     rows, columns = np.nonzero(ink.any(1))[0], np.nonzero(ink.any(0))[0]
+    advance = font.getlength(char)
     if not len(rows):
-        return Stamp(mask=ink[:0, :0], left=0, top=0, advance=font.getlength(char))
-    top, left = int(rows[0]), int(columns[0])
-    mask = ink[top : rows[-1] + 1, left : columns[-1] + 1].copy()
-    return Stamp(
-        mask=mask, left=left - _PAD_PX + x0, top=top - _PAD_PX + y0, advance=font.getlength(char)
-    )
+        return Stamp(mask=ink[:0, :0], left=0, top=0, advance=advance)
+    y, x = int(rows[0]), int(columns[0])
+    mask = ink[y : rows[-1] + 1, x : columns[-1] + 1].copy()
+    return Stamp(mask=mask, left=int(left) + x, top=int(top) + y, advance=advance)
 
 
 @lru_cache(maxsize=200_000)

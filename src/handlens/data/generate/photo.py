@@ -103,7 +103,7 @@ def paint(
     """Colour a mask: 0 becomes paper, 255 becomes ink."""
     steps = np.arange(256, dtype=np.float32)[:, None] / 255
     table = np.float32(paper) + (np.float32(ink) - np.float32(paper)) * steps
-    return np.rint(table).astype(np.uint8)[mask]
+    return np.take(np.rint(table).astype(np.uint8), mask, axis=0)
 
 
 def spoil(
