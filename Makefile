@@ -1,0 +1,20 @@
+.PHONY: check lint test soak bench docs
+
+check: lint test  ## everything that has to pass before a commit
+
+lint:
+	ruff format --check .
+	ruff check .
+	mypy
+
+test:
+	pytest
+
+soak:  ## the same tests with many more drawn examples
+	HYPOTHESIS_PROFILE=soak pytest
+
+bench:  ## seconds from the shell prompt to the help, and to the first word of an answer
+	python benchmarks/first_word.py
+
+docs:  ## write again what is cut from running code: docs/commands.md, docs/answer.svg
+	python docs/make.py

@@ -1,0 +1,63 @@
+"""Settings of every test run: shapes are checked, and without torch only device tests are collected.
+
+A device test is one that runs where ``pip install handlens`` is all there is. Its file lies in a folder
+of the device half and imports nothing that the base install lacks; it gets the mark ``device``.
+"""
+
+import ast
+import importlib.util
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+from jaxtyping import install_import_hook
+
+TESTS = Path(__file__).parent
+DEVICE_FOLDERS = ("core", "engine", "measure", "eval", "serve", "cli")
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+if importlib.util.find_spec("beartype") is not None:
+    install_import_hook("handlens", "beartype.beartype")
+
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=2_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def imports_of(file: Path) -> set[str]:
+    """Return the dotted names that a file imports anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def is_device_file(file: Path) -> bool:
+    """True when the tests of this file run without torch."""
+    parts = file.relative_to(TESTS).parts
+    if parts[0] not in DEVICE_FOLDERS and parts[0] not in {"conftest.py"}:
+        return False
+    beyond = ("torch", "transformers", "safetensors", "onnx", "matplotlib", "pyarrow", "yaml", "pydantic")
+    halves = ("handlens.model", "handlens.train", "handlens.data.generate", "handlens.export.onnx")
+    return not any(name.split(".")[0] in beyond or name.startswith(halves) for name in imports_of(file))
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out what cannot be imported here; decides nothing where torch is installed."""
+    if HAS_TORCH or collection_path.suffix != ".py" or TESTS not in collection_path.parents:
+        return None
+    return None if is_device_file(collection_path) else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give device tests their mark."""
+    marked: dict[Path, bool] = {}
+    for item in items:
+        if TESTS not in item.path.parents:
+            continue
+        if marked.setdefault(item.path, is_device_file(item.path)):
+            item.add_marker(pytest.mark.device)
