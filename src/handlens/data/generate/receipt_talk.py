@@ -1,0 +1,109 @@
+"""Questions about a receipt; every answer is copied from the paper or is ``not present``.
+
+Boundary: sees what the receipt says, never where it stands.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from handlens.data.generate.page import ask
+from handlens.data.generate.words import pool
+from handlens.data.records import Turn
+
+if TYPE_CHECKING:
+    from handlens.data.generate.receipts import Receipt
+
+NOT_PRESENT = "not present"
+"""The answer to a question about something that the picture does not show."""
+
+_TOTAL = (
+    "What is the total?", "How much is the total?", "What is the total amount?",
+    "Read the total.", "How much was paid in total?", "What does it cost in total?",
+)  # fmt: skip
+_DATE = (
+    "What is the date?", "What is the date on the receipt?", "When was this bought?",
+    "Read the date.", "On which day was the purchase?", "Which date is printed?",
+)  # fmt: skip
+_TIME = (
+    "What time is printed?", "What is the time?", "Read the time.", "At what time was this bought?",
+    "Which time is on the receipt?",
+)  # fmt: skip
+_SHOP = (
+    "What is the name of the shop?", "Which shop is it?", "What is the shop's name?",
+    "Where was this bought?", "Read the name of the store.", "Which store is this from?",
+)  # fmt: skip
+_ITEM = (
+    "How much is the {name}?", "What does the {name} cost?", "What is the price of {name}?",
+    "How much was paid for {name}?", "Read the price of {name}.", "What is printed beside {name}?",
+)  # fmt: skip
+_COUNT = (
+    "How many items are on the receipt?", "How many items are there?", "Count the items.",
+    "How many items were bought?", "What is the number of items?", "How many things were bought?",
+)  # fmt: skip
+_FIELD = (
+    "What is the {name}?", "Read the {name}.", "What {name} is printed?",
+    "Which {name} is on the receipt?", "Find the {name}.", "Tell me the {name}.",
+)  # fmt: skip
+_READ = (
+    "Read the receipt.", "Transcribe the receipt.", "What does the receipt say?",
+    "Write down the whole receipt.", "Read all the text.", "Transcribe this.",
+)  # fmt: skip
+FIELDS = (
+    "tip", "discount", "tax", "subtotal", "cashier", "table number", "phone number", "receipt number",
+    "change",
+)  # fmt: skip
+
+
+def talk(
+    rng: Random, receipt: Receipt, printed: list[str], split: str, *, is_counted: bool
+) -> tuple[Turn, ...]:
+    """Return two to five turns of different tasks, the main fields most often."""
+    ways = {"total": 4, "date": 2.5, "shop": 2.5, "item": 4, "time": 1, "missing": 2, "field": 2}
+    if not is_counted:
+        ways["count"] = 1.5
+    if len(printed) <= 9:
+        ways["read"] = 5
+    wanted, turns = rng.randint(2, 5), []
+    while ways and len(turns) < wanted:
+        way = rng.choices(tuple(ways), tuple(ways.values()))[0]
+        del ways[way]
+        turn = _turn(rng, way, receipt, printed, split)
+        turns += [turn] if turn else []
+    return tuple(turns)
+
+
+def _turn(rng: Random, way: str, receipt: Receipt, printed: list[str], split: str) -> Turn | None:
+    if way == "total":
+        return ask(rng, "receipts.total", _TOTAL, receipt.total)
+    if way == "date":
+        return ask(rng, "receipts.date", _DATE, receipt.date)
+    if way == "time":
+        return ask(rng, "receipts.field", _TIME, receipt.time)
+    if way == "shop":
+        return ask(rng, "receipts.shop", _SHOP, receipt.shop)
+    if way == "item":
+        name, amount = rng.choice(receipt.items)
+        return ask(rng, "receipts.item", _ITEM, amount, name=name)
+    if way == "count":
+        return ask(rng, "receipts.count", _COUNT, str(len(receipt.items)))
+    if way == "read":
+        return ask(rng, "receipts.read", _READ, "\n".join(printed))
+    if way == "field":
+        there = [name for name in FIELDS if name in receipt.fields]
+        if not there:
+            return None
+        name = rng.choice(there)
+        return ask(rng, "receipts.field", _FIELD, receipt.fields[name], name=name)
+    return _missing(rng, receipt, split)
+
+
+def _missing(rng: Random, receipt: Receipt, split: str) -> Turn:
+    """Ask for a field or an item that is not on the paper, in the words used for those that are."""
+    if rng.random() < 0.35:
+        said = " ".join(name for name, _ in receipt.items).casefold()
+        names = [word.title() for word in pool("food", split) if word not in said]
+        return ask(rng, "receipts.missing", _ITEM, NOT_PRESENT, name=rng.choice(names))
+    absent = [name for name in FIELDS if name not in receipt.fields]
+    return ask(rng, "receipts.missing", _FIELD, NOT_PRESENT, name=rng.choice(absent))
