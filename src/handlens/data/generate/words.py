@@ -82,7 +82,7 @@ TEMPLATE = frozenset(
     debit credit contactless date time tel phone email qty item items price unit cost
     receipt invoice order thank thanks you for your visit shopping come again see soon welcome
     please keep this goods sold are not refundable have nice day tip discount cashier table served
-    store server register terminal no nr name from to ship weight size made in use by best before
+    store server register terminal no nr name sender recipient brand from to ship weight size made in use by best before
     lot batch serial model net ingredients contains origin color material hello my is
     role company team room badge visitor staff guest warning caution danger notice do touch hot
     the of and kg ml cm mm km lb oz pcs st ave rd street road avenue lane tracking
