@@ -75,11 +75,15 @@ def test_forbidden_tokens_are_never_chosen():
 def test_penalty_divides_positive_and_multiplies_negative_logits():
     # Token 1 leads with 3.0; penalty 2 halves it to 1.5 < 2.0, so token 2 follows. Then 1.5 > 1.0 = 2.0 / 2.
     positive = np.array([-9.0, 3.0, 2.0], dtype=np.float32)
-    answer = list(generate(positive, lambda ids, _: positive[None], [STOP], Sampling(max_tokens=3, repetition_penalty=2.0)))
+    answer = list(
+        generate(positive, lambda ids, _: positive[None], [STOP], Sampling(max_tokens=3, repetition_penalty=2.0))
+    )
     assert [token for token, _ in answer] == [1, 2, 1]
     # Negative: -1.0 becomes -2.0, below -1.5; then -2.0 (token 1) is above -3.0 (token 2).
     negative = np.array([-9.0, -1.0, -1.5], dtype=np.float32)
-    answer = list(generate(negative, lambda ids, _: negative[None], [STOP], Sampling(max_tokens=3, repetition_penalty=2.0)))
+    answer = list(
+        generate(negative, lambda ids, _: negative[None], [STOP], Sampling(max_tokens=3, repetition_penalty=2.0))
+    )
     assert [token for token, _ in answer] == [1, 2, 1]
     # The log-probability is the model's own: unchanged by the penalty.
     assert answer[0][1] == answer[2][1] == pytest.approx(log_softmax(negative)[1])
@@ -178,7 +182,9 @@ def test_beam_search_steps_name_their_parents():
 
 def test_more_beams_than_tokens_still_answers():
     one = logits_of(0.3, 0.7)
-    answer = list(generate(one, lambda ids, _: np.tile(one, (len(ids), 1)), [STOP], Sampling(num_beams=5, max_tokens=3)))
+    answer = list(
+        generate(one, lambda ids, _: np.tile(one, (len(ids), 1)), [STOP], Sampling(num_beams=5, max_tokens=3))
+    )
     assert [token for token, _ in answer] == [1, 1, 1]  # mean ln 0.7 beats every answer that stops
 
 

@@ -40,7 +40,9 @@ class Full:
 
 @pytest.mark.filterwarnings("ignore:Passing `repetition_penalty` with `inputs_embeds`")
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("settings", [{}, {"num_beams": 3}, {"num_beams": 3, "repetition_penalty": 1.2}, {"repetition_penalty": 1.3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_beams": 3}, {"num_beams": 3, "repetition_penalty": 1.2}, {"repetition_penalty": 1.3}]
+)
 def test_agrees_with_transformers(llama, settings, seed):
     embeds = torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(seed)) * 2
     expected = llama.generate(

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -25,6 +25,15 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
+@runtime_checkable
+class Readable(Protocol):
+    """Anything with bytes to read: an open file, standard input, a network answer."""
+
+    def read(self) -> bytes:
+        """Return all bytes."""
+        ...
+
+
 @dataclass(frozen=True)
 class Picture:
     """An upright RGB picture and the name that messages use for it."""
@@ -34,7 +43,7 @@ class Picture:
 
 
 def open_picture(
-    source: str | Path | bytes | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+    source: str | Path | bytes | Readable, *, name: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> Picture:
     """Return the first frame, turned upright, transparency laid on white.
 
@@ -95,7 +104,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _read(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
+def _read(source: str | Path | bytes | Readable, name: str) -> bytes:
     if isinstance(source, bytes):
         data = source
     elif isinstance(source, str | Path):
@@ -152,14 +161,14 @@ def _open_header(data: bytes, name: str) -> Image.Image:
 
 def _heic(data: bytes, name: str) -> Image.Image:
     try:
-        from pillow_heif import HeifImagePlugin
+        from pillow_heif import HeifImageFile
     except ImportError:
         raise ImageError(
             f"{name} is a HEIC picture, which needs the package pillow-heif: "
-            "pip install pillow-heif, or save the picture as JPEG"
+            "pip install 'handlens[heic]', or save the picture as JPEG"
         ) from None
     try:
-        return HeifImagePlugin.HeifImageFile(io.BytesIO(data))
+        return HeifImageFile(io.BytesIO(data))
     except Exception as cause:
         raise ImageError(f"{name} is a damaged HEIC picture ({cause}); copy it again") from None
 

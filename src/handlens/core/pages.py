@@ -83,9 +83,7 @@ def _open_document(path: Path) -> "pypdfium2.PdfDocument":
         raise ImageError(f"{path} ({size:,} bytes) is a damaged PDF ({cause}); copy it again") from None
 
 
-def _render(
-    document: "pypdfium2.PdfDocument", number: int, path: Path, dpi: int, max_pixels: int
-) -> Picture:
+def _render(document: "pypdfium2.PdfDocument", number: int, path: Path, dpi: int, max_pixels: int) -> Picture:
     import pypdfium2
 
     count = len(document)
