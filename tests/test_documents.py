@@ -51,22 +51,34 @@ def test_links_between_documents_lead_somewhere() -> None:
     assert not broken
 
 
-def test_every_result_names_its_command() -> None:
+COLUMNS = ["figure", "value", "command", "commit", "machine", "date"]
+
+
+def tables_in(text: str) -> list[list[list[str]]]:
+    """Return the tables of a document as rows of cells, the header first, without the line of dashes."""
+    blocks = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
     rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
-        if line.startswith("| ") and not set(line) <= set("|-: ")
+        [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        for block in blocks
     ]
-    headers = [row for row in rows if row[0].lower() == "figure"]
-    assert headers, "docs/results.md has no table that begins with the column 'figure'"
-    for row in rows:
-        if row in headers:
-            assert [cell.lower() for cell in row] == ["figure", "value", "command", "commit", "machine", "date"]
-            continue
-        assert len(row) == 6, row
-        assert all(row), f"an empty cell: {row}"
-        assert re.fullmatch(r"`[^`]+`", row[2]), f"no command: {row}"
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d", row[5]), f"no date: {row}"
+    return [[row for row in table if not set("".join(row)) <= set("-: ")] for table in rows]
+
+
+def test_every_result_names_its_command() -> None:
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    tables = [table for table in tables_in(text) if table[0][0] == "figure"]
+    assert tables, "docs/results.md has no table that begins with the column 'figure'"
+    machines = {row[0] for table in tables_in(text) if table[0][0] == "name" for row in table[1:]}
+    for header, *rows in tables:
+        assert header == COLUMNS
+        for row in rows:
+            assert len(row) == len(COLUMNS), row
+            _, value, command, commit, machine, date = row
+            assert re.search(r"\d", value), f"no number: {row}"
+            assert re.fullmatch(r"`[^`]+`", command), f"no command: {row}"
+            assert re.fullmatch(r"`?[0-9a-f]{7,40}`?", commit), f"no commit: {row}"
+            assert machine in machines, f"a machine that the page does not describe: {row}"
+            assert re.fullmatch(r"\d{4}-\d\d-\d\d", date), f"no date: {row}"
 
 
 def test_make_targets_in_documents_exist() -> None:

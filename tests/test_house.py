@@ -196,7 +196,9 @@ def test_one_word_for_one_idea() -> None:
     other_words = re.compile(r"(?:\b|_)(?:tiles?|tiling|thumbnails?)(?:\b|_)", re.IGNORECASE)
     documents = [file for file in (ROOT / "docs").rglob("*.md") if file != GLOSSARY] + [ROOT / "README.md"]
     wrong = []
-    for file in [*MODULES.values(), *documents]:
+    # In a generator a tile is a piece of paper texture, which is another idea.
+    sources = [file for name, file in MODULES.items() if not name.startswith("handlens.data.generate")]
+    for file in [*sources, *documents]:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             if other_words.search(line):
                 wrong.append(f"{file.relative_to(ROOT)}:{number}")
