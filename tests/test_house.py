@@ -9,7 +9,9 @@ import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "handlens"
@@ -213,3 +215,13 @@ def test_names_say_something() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_module_says_what_it_is(name: str) -> None:
     assert ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_shape_is_an_error_in_every_test_run() -> None:
+    from handlens.core.patches import to_patches
+
+    with pytest.raises(TypeCheckError, match=r"3 height width"):
+        to_patches(np.zeros((28, 28), dtype=np.float32))
