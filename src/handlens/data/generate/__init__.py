@@ -10,7 +10,7 @@ from handlens.data.generate.page import Page
 from handlens.data.records import Record
 from handlens.errors import DataError, did_you_mean
 
-KINDS: tuple[str, ...] = ("lines", "receipts", "labels", "tables", "scenes", "mixed")
+KINDS: tuple[str, ...] = ("lines", "pages", "receipts", "labels", "tables", "scenes", "mixed")
 SPLITS: tuple[str, ...] = ("train", "validation", "heldout")
 MIXTURE: dict[str, int] = {"lines": 35, "scenes": 25, "receipts": 20, "labels": 10, "tables": 10}
 """Shares of ``mixed`` in percent."""
@@ -21,9 +21,7 @@ SOURCE = "handlens.data.generate"
 Draw = Callable[[Random, str, float], Page]
 
 
-def generate(
-    kind: str, seed: int, index: int, *, split: str = "train", level: float = 1.0
-) -> Record:
+def generate(kind: str, seed: int, index: int, *, split: str = "train", level: float = 1.0) -> Record:
     """Return picture number ``index`` of a kind; a pure function of its arguments.
 
     ``split`` is train, validation (as train, other draws) or heldout (words, fonts and layouts
@@ -56,6 +54,10 @@ def _draw(kind: str) -> Draw:
         from handlens.data.generate.lines import draw_lines
 
         return draw_lines
+    if kind == "pages":
+        from handlens.data.generate.pages import draw_page
+
+        return draw_page
     if kind == "scenes":
         from handlens.data.generate.scenes import draw_scene
 

@@ -36,6 +36,7 @@ class Face:
 
     @property
     def height(self) -> int:
+        """Line box, px."""
         return self.ascent + self.descent
 
 
@@ -74,7 +75,12 @@ def stamp(face: Face, char: str) -> Stamp:
 
 @lru_cache(maxsize=200_000)
 def kern(font: Font, pair: str) -> float:
-    """Return how much closer two characters stand than their advances say, in ems."""
+    """Return how much closer two characters stand than their advances say, in ems.
+
+    Some fonts pull a space under the sign before it; pairs with a space are left alone.
+    """
+    if " " in pair:
+        return 0.0
     face = load_font(font, _KERN_PX)
     alone = face.getlength(pair[0]) + face.getlength(pair[1])
     return (face.getlength(pair) - alone) / _KERN_PX
@@ -124,7 +130,7 @@ def put_text(
         ink = stamp(face, char)
         high, wide = ink.mask.shape
         if not high:
-            box = (x_px + at[i], base - face.ascent, x_px + max(at[i] + 1, at[i + 1]), base + 0.0)
+            box = (x_px + at[i], float(base - face.ascent), x_px + max(at[i] + 1, at[i + 1]), float(base))
             glyphs.append(Glyph(char=char, box=box))
             continue
         left, top = round(x_px + at[i]) + ink.left, base + ink.top
@@ -132,15 +138,15 @@ def put_text(
         if x1 > x0 and y1 > y0:
             part = mask[y0:y1, x0:x1]
             np.maximum(part, ink.mask[y0 - top : y1 - top, x0 - left : x1 - left], out=part)
-        glyphs.append(Glyph(char=char, box=(float(left), float(top), left + wide, top + high)))
+        glyphs.append(Glyph(char=char, box=(float(left), float(top), float(left + wide), float(top + high))))
     return Line(text=text, box=around([g.box for g in glyphs]), glyphs=tuple(glyphs))
 
 
 def around(boxes: list[Box]) -> Box:
     """Return the smallest box that holds all boxes.
 
-    >>> around([(0, 0, 2, 1), (1, -1, 3, 1)])
-    (0, -1, 3, 1)
+    >>> around([(0.0, 0.0, 2.0, 1.0), (1.0, -1.0, 3.0, 1.0)])
+    (0.0, -1.0, 3.0, 1.0)
     """
     return (
         min(b[0] for b in boxes), min(b[1] for b in boxes),

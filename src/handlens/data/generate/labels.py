@@ -13,7 +13,7 @@ from handlens.data.generate.ink import Face, face_of, size_for_x_height
 from handlens.data.generate.page import Page, ask
 from handlens.data.generate.receipt_talk import NOT_PRESENT
 from handlens.data.generate.sheet import Row, set_rows, shoot
-from handlens.data.generate.words import code, date, number, phone, pool, price, pseudo_word
+from handlens.data.generate.words import code, date, phone, pool, price, pseudo_word
 from handlens.data.records import Turn
 
 MIN_WIDTH, MAX_WIDTH = 176, 380
@@ -44,7 +44,7 @@ def _word(pool_name: str) -> Value:
 
 
 def _brand(rng: Random, split: str) -> str:
-    return pseudo_word(rng, split)[:10].title()
+    return pseudo_word(rng, split, 10).title()
 
 
 def _amount(rng: Random, split: str) -> str:
@@ -64,7 +64,7 @@ def _limit(rng: Random, split: str) -> str:
 FAMILIES: dict[str, dict[str, Value]] = {
     "product": {
         "weight": _amount, "date": _plain(date), "lot": _plain(code),
-        "price": lambda rng, split: rng.choice("$€£") + price(rng, 60), "origin": _word("place"),
+        "price": lambda rng, split: rng.choice("$€£") + price(rng, 60.0), "origin": _word("place"),
         "size": lambda rng, split: rng.choice(("XS", "S", "M", "L", "XL", "38", "40", "42")),
         "brand": _brand, "model": _plain(code), "color": lambda rng, split: rng.choice(
             ("red", "blue", "green", "black", "white", "gray", "brown", "pink")).title(),
@@ -115,7 +115,7 @@ def _title(rng: Random, split: str, family: str) -> str:
     if family == "name":
         return rng.choice(("HELLO", "Hello my name is", "VISITOR", "STAFF", "Guest"))
     if family == "shipping":
-        return rng.choice(pool("office", split) + ("SHIP TO",)).upper()
+        return rng.choice((*pool("office", split), "SHIP TO")).upper()
     if family == "warning":
         thing = rng.choice(pool("warning", split))
         return f"{rng.choice(('WARNING', 'CAUTION', 'DANGER', 'NOTICE'))} {thing.upper()}"
@@ -167,15 +167,12 @@ def _decorate(rng: Random, mask: np.ndarray, rows: list[Row], height: int, has_t
         mask[:end] = 255 - mask[:end]
 
 
-def _talk(
-    rng: Random, family: str, title: str, fields: dict[str, str], printed: list[str]
-) -> tuple[Turn, ...]:
+def _talk(rng: Random, family: str, title: str, fields: dict[str, str], printed: list[str]) -> tuple[Turn, ...]:
     """Ask for the whole label, for fields that are there and for one that is not."""
-    turns = []
     names = list(fields)
     rng.shuffle(names)
-    for name in names[: rng.randint(1, 2)]:
-        turns.append(ask(rng, "labels.field", _FIELD, fields[name], name=name))
+    names = names[: rng.randint(1, 2)]
+    turns = [ask(rng, "labels.field", _FIELD, fields[name], name=name) for name in names]
     if rng.random() < 0.5:
         turns.append(ask(rng, "labels.read", _READ, "\n".join(printed)))
     absent = [name for name in FAMILIES[family] if name not in fields]

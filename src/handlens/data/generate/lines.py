@@ -10,7 +10,13 @@ from PIL import Image
 
 from handlens.data.generate.fonts import Font, fonts_of
 from handlens.data.generate.ink import (
-    Face, around, can_print, face_of, pens, put_text, size_for_x_height,
+    Face,
+    around,
+    can_print,
+    face_of,
+    pens,
+    put_text,
+    size_for_x_height,
 )  # fmt: skip
 from handlens.data.generate.page import Page, ask, pick_colours
 from handlens.data.generate.photo import choose_warp, is_clean, move_lines, paint, spoil, warp_image
@@ -89,9 +95,7 @@ def _fit(rng: Random, font: Font, texts: list[str], level: float) -> tuple[Face,
     return face, tracking
 
 
-def _set(
-    rng: Random, face: Face, tracking: float, texts: list[str]
-) -> tuple[np.ndarray, tuple[Line, ...]]:
+def _set(rng: Random, face: Face, tracking: float, texts: list[str]) -> tuple[np.ndarray, tuple[Line, ...]]:
     """Set the lines on a blank mask with random margins inside the size limits."""
     widths = [pens(face, text, tracking)[-1] for text in texts]
     block_w = max(widths)
@@ -100,8 +104,8 @@ def _set(
     if len(texts) > 1:
         gap = min(gap, room / (len(texts) - 1))
     block_h = face.height + gap * (len(texts) - 1)
-    width = min(MAX_WIDTH, max(MIN_WIDTH, block_w + rng.uniform(12, 20) + _slack(rng, 90)))
-    height = min(MAX_HEIGHT, max(MIN_HEIGHT, block_h + rng.uniform(8, 14) + _slack(rng, 60)))
+    width = min(MAX_WIDTH, max(MIN_WIDTH, block_w + rng.uniform(12, 20) + _slack(rng, 90.0)))
+    height = min(MAX_HEIGHT, max(MIN_HEIGHT, block_h + rng.uniform(8, 14) + _slack(rng, 60.0)))
     height = min(max(height, width / MAX_ASPECT), MAX_HEIGHT)
     width = min(max(width, height * MIN_ASPECT), MAX_WIDTH)
     mask = np.zeros((int(np.ceil(height)), int(np.ceil(width))), np.uint8)

@@ -24,9 +24,7 @@ def is_clean(rng: Random, level: float) -> bool:
     return rng.random() < 1.0 - 0.75 * level
 
 
-def choose_warp(
-    rng: Random, width_px: int, height_px: int, content: Box, level: float
-) -> Warp | None:
+def choose_warp(rng: Random, width_px: int, height_px: int, content: Box, level: float) -> Warp | None:
     """Pick a slight turn and perspective that keeps ``content`` inside the picture.
 
     Returns None where the page is left flat (half of the pages, all at level 0).
@@ -46,7 +44,7 @@ def choose_warp(
     return fit_inside(warp, content, width_px, height_px)
 
 
-def fit_inside(warp: Warp, content: Box, width_px: float, height_px: float) -> Warp:
+def fit_inside(warp: Warp, content: Box, width_px: int, height_px: int) -> Warp:
     """Shrink and move the result until the warped content lies inside the picture."""
     x0, y0, x1, y1 = move_boxes(warp, np.array([content]))[0]
     margin = 1.0
@@ -59,9 +57,7 @@ def fit_inside(warp: Warp, content: Box, width_px: float, height_px: float) -> W
     return move @ warp
 
 
-def move_boxes(
-    warp: Warp, boxes: Float[np.ndarray, "boxes 4"]
-) -> Float[np.ndarray, "boxes 4"]:
+def move_boxes(warp: Warp, boxes: Float[np.ndarray, "boxes 4"]) -> Float[np.ndarray, "boxes 4"]:
     """Return the upright boxes around the four warped corners of each box."""
     xs, ys = boxes[:, [0, 2, 2, 0]], boxes[:, [1, 1, 3, 3]]
     flat = np.stack([xs.ravel(), ys.ravel(), np.ones(xs.size)])
@@ -84,15 +80,11 @@ def move_lines(warp: Warp | None, lines: tuple[Line, ...]) -> tuple[Line, ...]:
     return tuple(out)
 
 
-def warp_image(
-    image: Image.Image, warp: Warp, size: tuple[int, int], fill: int | tuple[int, ...] = 0
-) -> Image.Image:
+def warp_image(image: Image.Image, warp: Warp, size: tuple[int, int], fill: int | tuple[int, ...] = 0) -> Image.Image:
     """Return the image seen through the warp; pixels from outside the page are ``fill``."""
     back = np.linalg.inv(warp)
     back = (back / back[2, 2]).ravel()[:8].tolist()
-    return image.transform(
-        size, Image.Transform.PERSPECTIVE, back, Image.Resampling.BILINEAR, fillcolor=fill
-    )
+    return image.transform(size, Image.Transform.PERSPECTIVE, back, Image.Resampling.BILINEAR, fillcolor=fill)
 
 
 def paint(
@@ -102,7 +94,7 @@ def paint(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Colour a mask: 0 becomes paper, 255 becomes ink."""
     steps = np.arange(256, dtype=np.float32)[:, None] / 255
-    table = np.float32(paper) + (np.float32(ink) - np.float32(paper)) * steps
+    table = (1 - steps) * np.array(paper, np.float32) + steps * np.array(ink, np.float32)
     return np.take(np.rint(table).astype(np.uint8), mask, axis=0)
 
 

@@ -56,16 +56,15 @@ FIELDS = (
 )  # fmt: skip
 
 
-def talk(
-    rng: Random, receipt: Receipt, printed: list[str], split: str, *, is_counted: bool
-) -> tuple[Turn, ...]:
+def talk(rng: Random, receipt: Receipt, printed: list[str], split: str, *, is_counted: bool) -> tuple[Turn, ...]:
     """Return two to five turns of different tasks, the main fields most often."""
     ways = {"total": 4, "date": 2.5, "shop": 2.5, "item": 4, "time": 1, "missing": 2, "field": 2}
     if not is_counted:
         ways["count"] = 1.5
     if len(printed) <= 9:
         ways["read"] = 5
-    wanted, turns = rng.randint(2, 5), []
+    wanted = rng.randint(2, 5)
+    turns: list[Turn] = []
     while ways and len(turns) < wanted:
         way = rng.choices(tuple(ways), tuple(ways.values()))[0]
         del ways[way]

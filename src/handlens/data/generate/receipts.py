@@ -92,7 +92,7 @@ def write_receipt(rng: Random, split: str, layout: Layout) -> Receipt:
     sign = _sign(rng)
     names = _names(rng, split, 2 if is_short else rng.randint(2, 7))
     counts = [rng.choice((1, 1, 1, 2, 3)) if layout.quantity != "none" else 1 for _ in names]
-    cents = [round(float(price(rng, 24)) * 100) * count for count in counts]
+    cents = [round(float(price(rng, 24.0)) * 100) * count for count in counts]
     extra: dict[str, int] = {}
     chance = 0.12 if is_short else 0.33
     if rng.random() < chance:
@@ -103,7 +103,7 @@ def write_receipt(rng: Random, split: str, layout: Layout) -> Receipt:
         extra["tip"] = round(sum(cents) * rng.uniform(0.05, 0.2))
     total = sum(cents) + sum(extra.values())
     fields: dict[str, str] = {}
-    if extra and rng.random() < 0.7 or rng.random() < 0.1:
+    if (extra and rng.random() < 0.7) or rng.random() < 0.1:
         fields["subtotal"] = sign(sum(cents))
     fields |= {name: sign(value) for name, value in extra.items()}
     for name, value in (
@@ -182,10 +182,9 @@ _LABEL = {
 }  # fmt: skip
 
 
-def _rows(
-    rng: Random, receipt: Receipt, layout: Layout, face: Face, big: Face, strong: Face, gap: float
-) -> list[Row]:
+def _rows(rng: Random, receipt: Receipt, layout: Layout, face: Face, big: Face, strong: Face, gap: float) -> list[Row]:
     """Return all rows in printing order."""
+
     def line(left: str = "", right: str = "", middle: str = "", in_face: Face = face) -> Row:
         return Row(face=in_face, left=left, right=right, middle=middle, gap=gap)
 
@@ -218,9 +217,7 @@ def _rows(
     return rows
 
 
-def _fit(
-    rng: Random, receipt: Receipt, layout: Layout, font: Font, margin: int
-) -> tuple[list[Row], int, int, float]:
+def _fit(rng: Random, receipt: Receipt, layout: Layout, font: Font, margin: int) -> tuple[list[Row], int, int, float]:
     """Pick the largest size, up to a drawn one, at which all rows fit the paper."""
     size = size_for_x_height(font, rng.uniform(8.0, 10.5))
     pad, gap = rng.uniform(8, 16), rng.uniform(1.12, 1.4)

@@ -128,9 +128,7 @@ def exists_turn(rng: Random, things: tuple[Thing, ...]) -> Turn:
     return ask(rng, "scenes.exists", _EXISTS, "yes" if is_there else "no", what=what)
 
 
-def where_turn(
-    rng: Random, things: tuple[Thing, ...], width_px: int, height_px: int
-) -> Turn | None:
+def where_turn(rng: Random, things: tuple[Thing, ...], width_px: int, height_px: int) -> Turn | None:
     """Ask the place of a thing that is well inside one ninth of the picture."""
     sure = [t for t in things if _is_sure(t, width_px, height_px) and _only(t, things)]
     if not sure:
@@ -140,9 +138,7 @@ def where_turn(
     return ask(rng, "scenes.where", _WHERE, place(thing, width_px, height_px), what=name)
 
 
-def beside_turn(
-    rng: Random, things: tuple[Thing, ...], width_px: int, height_px: int
-) -> Turn | None:
+def beside_turn(rng: Random, things: tuple[Thing, ...], width_px: int, height_px: int) -> Turn | None:
     """Ask what is on one side of a thing, or whether one thing is on that side of another."""
     known = [t for t in things if _only(t, things)]
     if len(known) < 2:
@@ -167,9 +163,7 @@ def beside_turn(
     return ask(rng, "scenes.where", _BESIDE, _name(there[0]), side=side, what=_name(anchor))
 
 
-def describe_turn(
-    rng: Random, things: tuple[Thing, ...], width_px: int, height_px: int
-) -> Turn:
+def describe_turn(rng: Random, things: tuple[Thing, ...], width_px: int, height_px: int) -> Turn:
     """Ask for everything; the answer lists things row by row, left to right."""
     caption = describe(things, width_px, height_px)
     return ask(rng, "scenes.describe", _DESCRIBE, caption)
@@ -178,9 +172,7 @@ def describe_turn(
 def describe(things: tuple[Thing, ...], width_px: int, height_px: int) -> str:
     """Return all things in reading order, each with size, colour, shape and place."""
     ordered = sorted(things, key=lambda t: (_third(t, 1, height_px), _middle(t)[0]))
-    parts = [
-        f"a {t.size} {t.colour} {t.shape} at the {place(t, width_px, height_px)}" for t in ordered
-    ]
+    parts = [f"a {t.size} {t.colour} {t.shape} at the {place(t, width_px, height_px)}" for t in ordered]
     text = ", ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
 

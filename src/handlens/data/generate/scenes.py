@@ -37,7 +37,7 @@ def draw_scene(rng: Random, split: str, level: float) -> Page:
     ground = rng.choice(_BACKGROUNDS)
     colours = [name for name, rgb in _RGB.items() if _distance(rgb, ground) > 105]
     plan = _plan(rng, width, height, colours, level)
-    warp = choose_warp(rng, width, height, (4, 4, width - 4, height - 4), 0.0 if clean else level)
+    warp = choose_warp(rng, width, height, (4.0, 4.0, width - 4.0, height - 4.0), 0.0 if clean else level)
     canvas = _background(rng, ground, width, height, level)
     draw = ImageDraw.Draw(canvas)
     things = []
@@ -149,9 +149,9 @@ def _background(rng: Random, ground: Colour, width: int, height: int, level: flo
     size = (width * _FINE, height * _FINE)
     if roll > 0.6 * level:
         return Image.new("RGB", size, _jitter(rng, ground, 5))
-    base = np.float32(ground)
+    base = np.array(ground, np.float32)
     if roll < 0.3 * level:
-        other = np.float32(_jitter(rng, ground, 26))
+        other = np.array(_jitter(rng, ground, 26), np.float32)
         along = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
         across = np.linspace(0, 1, width, dtype=np.float32)[None, :, None]
         lean = np.float32(rng.random())

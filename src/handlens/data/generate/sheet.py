@@ -14,7 +14,13 @@ from PIL import Image
 from handlens.data.generate.ink import Face, around, put_text, text_width
 from handlens.data.generate.page import Colour, pick_colours
 from handlens.data.generate.photo import (
-    choose_warp, is_clean, move_lines, paint, paper_tile, spoil, warp_image,
+    choose_warp,
+    is_clean,
+    move_lines,
+    paint,
+    paper_tile,
+    spoil,
+    warp_image,
 )  # fmt: skip
 from handlens.data.records import Box, Line
 
@@ -37,19 +43,23 @@ class Row:
 
     @property
     def height_px(self) -> float:
+        """How far down the next row starts."""
         return self.face.height * self.gap * (0.6 if self.rule else 1.0)
 
     @property
     def texts(self) -> tuple[str, ...]:
+        """The texts that are there, left to right."""
         return tuple(text for text in (self.left, self.middle, self.right) if text)
 
     def width_px(self) -> float:
         """Return the least width that keeps the texts apart."""
-        space = 1.2 * self.face.size_px * (len(self.texts) - 1) if self.texts else 0
-        return sum(text_width(self.face, text) for text in self.texts) + space
+        space = 1.2 * self.face.size_px * max(0, len(self.texts) - 1)
+        return space + sum(text_width(self.face, text) for text in self.texts)
 
 
-def set_rows(rows: Sequence[Row], width_px: int, height_px: int, pad_x: float, top: float) -> tuple[Mask, tuple[Line, ...]]:
+def set_rows(
+    rows: Sequence[Row], width_px: int, height_px: int, pad_x: float, top: float
+) -> tuple[Mask, tuple[Line, ...]]:
     """Set rows from the top down on a blank mask; lines come back in reading order."""
     mask = np.zeros((height_px, width_px), np.uint8)
     lines: list[Line] = []
@@ -120,7 +130,7 @@ def _ground(rng: Random, paper: Colour, width: int, height: int) -> np.ndarray:
     """Return a grainy table top, clearly darker or lighter than the paper."""
     is_light_paper = sum(paper) > 300
     value = rng.uniform(20, 130) if is_light_paper else rng.uniform(150, 230)
-    tint = np.float32([value * rng.uniform(0.75, 1.15) for _ in range(3)])
+    tint = np.array([value * rng.uniform(0.75, 1.15) for _ in range(3)], np.float32)
     y, x = rng.randrange(500), rng.randrange(500)
     grain = paper_tile()[y : y + height, x : x + width, None] * np.float32(rng.uniform(0, 12))
     return np.clip(tint + grain, 0, 255).astype(np.uint8)

@@ -45,11 +45,11 @@ _KEYS = {
     "place": ("City", "Place", "Station"), "person": ("Name", "Player", "Person"),
 }  # fmt: skip
 _VALUES: dict[str, Callable[[Random], str]] = {
-    "Price": lambda rng: price(rng, 60), "Qty": lambda rng: str(rng.randint(1, 99)),
+    "Price": lambda rng: price(rng, 60.0), "Qty": lambda rng: str(rng.randint(1, 99)),
     "Stock": lambda rng: str(rng.randint(0, 999)), "Code": code,
     "Year": lambda rng: str(rng.randint(1950, 2034)), "Share": lambda rng: f"{rng.randint(0, 100)}%",
     "Score": lambda rng: str(rng.randint(0, 100)), "Weight": lambda rng: f"{rng.randint(1, 99)} kg",
-    "Rank": lambda rng: str(rng.randint(1, 50)), "Cost": lambda rng: f"${price(rng, 90)}",
+    "Rank": lambda rng: str(rng.randint(1, 50)), "Cost": lambda rng: f"${price(rng, 90.0)}",
     "Level": lambda rng: rng.choice(("low", "high", "normal")),
     "Color": lambda rng: rng.choice(("red", "green", "blue", "black", "white", "gray")),
     "Paid": lambda rng: rng.choice(("yes", "no")), "Room": lambda rng: f"{rng.choice('ABC')}{rng.randint(1, 99)}",
@@ -94,9 +94,7 @@ def to_markdown(table: Table) -> str:
     return "\n".join((header, "| " + " | ".join("---" for _ in table[0]) + " |", *rows))
 
 
-def set_table(
-    rng: Random, table: Table, font: Font, style: str
-) -> tuple[np.ndarray, tuple[Line, ...]]:
+def set_table(rng: Random, table: Table, font: Font, style: str) -> tuple[np.ndarray, tuple[Line, ...]]:
     """Set the cells row by row; lines come back in reading order, one per cell."""
     size = size_for_x_height(font, rng.uniform(8, 12.5))
     pad_x, stretch, edge = rng.uniform(6, 14), rng.uniform(1.25, 1.8), rng.randint(5, 18)
@@ -121,9 +119,7 @@ def set_table(
     return mask, tuple(lines)
 
 
-def _cell(
-    mask: np.ndarray, face: Face, text: str, x0: int, x1: int, pad: float, base: float, right: bool
-) -> Line:
+def _cell(mask: np.ndarray, face: Face, text: str, x0: int, x1: int, pad: float, base: float, right: bool) -> Line:
     x = x1 - pad - text_width(face, text) if right else x0 + pad
     return put_text(mask, face, text, x, base)
 

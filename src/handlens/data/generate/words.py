@@ -88,7 +88,7 @@ TEMPLATE = frozenset(
     the of and kg ml cm mm km lb oz pcs st ave rd street road avenue lane tracking
     product code sku exp ref stock year month city country team score points rank rate share
     population area height speed age color level room hours region group player
-    sum new york""".split()
+    sum new york red green blue black white gray brown pink low high normal order limit area service badge article player person food station paid stock""".split()
 )
 
 _ONSETS = "b c d f g h j k l m n p r s t v w z br cr dr fr gr pr tr bl cl fl gl pl sl sc sk sm sn sp st sw qu ch sh th wh x y".split()  # noqa: E501
@@ -121,7 +121,7 @@ def pool(name: str, split: str) -> tuple[str, ...]:
     return tuple(sorted({word for word in words if is_heldout(word) == wanted})) or ("item",)
 
 
-def pseudo_word(rng: Random, split: str) -> str:
+def pseudo_word(rng: Random, split: str, max_chars: int = 18) -> str:
     """Return a word that no list has, so that reading cannot become guessing."""
     wanted = split == "heldout"
     while True:
@@ -130,7 +130,7 @@ def pseudo_word(rng: Random, split: str) -> str:
             word += rng.choice(_ONSETS) + rng.choice(_VOWELS)
             if rng.random() < 0.4:
                 word += rng.choice(_CODAS)
-        if len(word) > 3 and is_heldout(word) == wanted:
+        if 3 < len(word) <= max_chars and is_heldout(word) == wanted:
             return word
 
 
@@ -253,8 +253,7 @@ def symbols(rng: Random) -> str:
     letters = _MARKS + "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyzéüßñ"
     # every third is a mark, so that no run of letters is long enough to be a word
     return "".join(
-        rng.choice(_MARKS if i % 3 == 2 or rng.random() < 0.2 else letters)
-        for i in range(rng.randint(2, 6))
+        rng.choice(_MARKS if i % 3 == 2 or rng.random() < 0.2 else letters) for i in range(rng.randint(2, 6))
     )
 
 

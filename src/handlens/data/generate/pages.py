@@ -1,0 +1,65 @@
+"""Pages packed with text: the kind that shows most characters per patch, for learning to read fast.
+
+Boundary: draws one page; it asks only to read its first line, because the whole is long.
+"""
+
+from random import Random
+
+import numpy as np
+from PIL import Image
+
+from handlens.data.generate.fonts import fonts_of
+from handlens.data.generate.ink import Face, around, can_print, face_of, pens, put_text, size_for_x_height
+from handlens.data.generate.page import Page, ask, pick_colours
+from handlens.data.generate.photo import choose_warp, is_clean, move_lines, paint, spoil, warp_image
+from handlens.data.generate.words import phrase
+from handlens.data.records import Line
+
+_READ = (
+    "What does the first line say?", "Read the first line.", "Transcribe the top line.",
+    "What is written in the first line?", "Copy the first line.",
+)  # fmt: skip
+
+
+def draw_page(rng: Random, split: str, level: float) -> Page:
+    """Return a square page filled with lines, each in a font of its own."""
+    side = rng.choice((112, 168, 224, 224, 224, 280))
+    mask = np.zeros((side, side), np.uint8)
+    fonts = [rng.choice(fonts_of(split)) for _ in range(3)]
+    x_height = rng.uniform(11 - 3.5 * level, 17 - 3 * level)
+    lines: list[Line] = []
+    top = rng.uniform(1, 6)
+    while True:
+        font = rng.choice(fonts)
+        face = face_of(font, size_for_x_height(font, x_height * rng.uniform(0.9, 1.1)))
+        if top + face.height > side - 1:
+            break
+        text = _fill(rng, split, face, side - 6)
+        if text and can_print(font, text):
+            lines.append(put_text(mask, face, text, rng.uniform(1, 5), top + face.ascent))
+            top += face.height * rng.uniform(1.0, 1.25)
+        elif not text:
+            break
+    clean = is_clean(rng, level)
+    warp = None
+    if lines and not clean:
+        warp = choose_warp(rng, side, side, around([line.box for line in lines]), level)
+    if warp is not None:
+        mask = np.asarray(warp_image(Image.fromarray(mask), warp, (side, side)))
+    ink, paper = pick_colours(rng, level)
+    pixels = paint(mask, ink, paper)
+    first = lines[0].text if lines else ""
+    return Page(
+        kind="pages", picture=Image.fromarray(pixels) if clean else spoil(rng, pixels, level),
+        lines=move_lines(warp, tuple(lines)), turns=(ask(rng, "pages.read", _READ, first),),
+        facts={"families": sorted({font.family for font in fonts}), "clean": clean},
+    )  # fmt: skip
+
+
+def _fill(rng: Random, split: str, face: Face, width_px: int) -> str:
+    """Return text that nearly fills a line: phrases joined, cut where the line ends."""
+    text = phrase(rng, split)
+    while pens(face, text)[-1] < width_px:
+        text += " " + phrase(rng, split)
+    ends = pens(face, text)
+    return text[: sum(end <= width_px for end in ends[1:])].rstrip()

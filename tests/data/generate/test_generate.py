@@ -1,0 +1,145 @@
+"""What holds for every generated picture, whatever its kind."""
+
+import re
+
+import numpy as np
+import pytest
+
+from handlens.data.generate import KINDS, MIXTURE, generate
+from handlens.data.generate.words import is_heldout
+from handlens.data.records import Record
+from handlens.errors import DataError
+
+PRINTED = ("lines", "receipts", "labels", "tables")
+DRAWN = (*PRINTED, "scenes")
+
+
+def some(kind: str, count: int, split: str = "train", level: float = 1.0) -> list[Record]:
+    return [generate(kind, 11, index, split=split, level=level) for index in range(count)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_arguments_give_the_same_record(kind: str) -> None:
+    for index in range(4):
+        first, second = generate(kind, 3, index), generate(kind, 3, index)
+        assert first.picture.tobytes() == second.picture.tobytes()
+        assert (first.lines, first.things, first.table) == (second.lines, second.things, second.table)
+        assert (first.turns, first.facts, first.key) == (second.turns, second.facts, second.key)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_argument_counts(kind: str) -> None:
+    base = generate(kind, 3, 5).picture.tobytes()
+    assert generate(kind, 4, 5).picture.tobytes() != base
+    assert generate(kind, 3, 6).picture.tobytes() != base
+    assert generate(kind, 3, 5, split="validation").picture.tobytes() != base
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_glyphs_and_things_lie_inside_the_picture(kind: str, level: float) -> None:
+    for record in some(kind, 20, level=level):
+        assert record.picture.mode == "RGB"
+        width, height = record.picture.size
+        boxes = [glyph.box for line in record.lines for glyph in line.glyphs]
+        boxes += [thing.box for thing in record.things]
+        assert boxes
+        for x0, y0, x1, y1 in boxes:
+            assert -0.5 <= x0 < x1 <= width + 0.5, record.key
+            assert -0.5 <= y0 < y1 <= height + 0.5, record.key
+
+
+@pytest.mark.parametrize("kind", PRINTED)
+def test_glyphs_spell_their_line_from_left_to_right(kind: str) -> None:
+    for record in some(kind, 20):
+        for line in record.lines:
+            assert "".join(glyph.char for glyph in line.glyphs) == line.text
+            middles = [(g.box[0] + g.box[2]) / 2 for g in line.glyphs]
+            assert all(b > a - 0.5 for a, b in zip(middles, middles[1:], strict=False)), (record.key, line.text)
+
+
+@pytest.mark.parametrize("kind", PRINTED)
+def test_glyph_boxes_hold_the_ink(kind: str) -> None:
+    """On clean pictures the middle of the ink is not the colour of the paper beside it."""
+    for record in some(kind, 15, level=0.0):
+        grey = np.asarray(record.picture.convert("L")).astype(int)
+        for line in record.lines:
+            for glyph in line.glyphs:
+                x0, y0, x1, y1 = (round(v) for v in glyph.box)
+                spread = np.ptp(grey[max(0, y0 - 1) : y1 + 1, max(0, x0 - 1) : x1 + 1])
+                if glyph.char != " ":
+                    assert spread > 60, (record.key, glyph)
+
+
+@pytest.mark.parametrize("kind", PRINTED)
+def test_training_pictures_print_no_heldout_word(kind: str) -> None:
+    for record in some(kind, 60):
+        for line in record.lines:
+            letters = re.findall(r"[^\W\d_]+", line.text)
+            assert [word for word in letters if is_heldout(word)] == []
+
+
+@pytest.mark.parametrize("kind", PRINTED)
+def test_heldout_pictures_print_no_training_word(kind: str) -> None:
+    """Words of four letters and more are held out or belong to the layout; lines are mostly new."""
+    heldout = common = 0
+    for record in some(kind, 60, split="heldout"):
+        for line in record.lines:
+            for word in re.findall(r"[^\W\d_]{4,}", line.text):
+                heldout += is_heldout(word)
+                common += not is_heldout(word)
+    assert heldout > (3 * common if kind == "lines" else 0.3 * common)
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_tasks_belong_to_the_kind_and_questions_are_asked(kind: str) -> None:
+    for record in some(kind, 20):
+        assert record.turns
+        assert record.kind == kind
+        for turn in record.turns:
+            assert turn.task.startswith(f"{kind}.")
+            assert turn.question.strip()
+            assert turn.answer == turn.answer.strip() != ""
+            assert "{" not in turn.question or kind == "lines"
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_every_task_has_at_least_five_wordings(kind: str) -> None:
+    """Names are taken out of a question by dropping what the picture or its answers supply."""
+    seen: dict[str, set[str]] = {}
+    for record in some(kind, 250, level=0.0):
+        for turn in record.turns:
+            seen.setdefault(turn.task, set()).add(turn.question)
+    assert all(len(questions) >= 5 for questions in seen.values()), {k: len(v) for k, v in seen.items()}
+
+
+def test_a_quarter_of_the_pictures_is_clean_at_full_level() -> None:
+    clean = [record.facts["clean"] for record in some("mixed", 300)]
+    assert 0.15 < sum(clean) / len(clean) < 0.35  # 300 coins: 0.25 +- 4 standard deviations
+
+
+def test_level_zero_is_always_clean() -> None:
+    assert all(record.facts["clean"] for record in some("mixed", 60, level=0.0))
+
+
+def test_mixture_draws_its_shares() -> None:
+    kinds = [record.kind for record in some("mixed", 400, level=0.0)]
+    for kind, share in MIXTURE.items():
+        assert abs(kinds.count(kind) / 400 - share / 100) < 0.1
+
+
+def test_keys_are_unique_across_kinds_and_splits() -> None:
+    records = [generate(k, 1, i, split=s) for k in ("mixed", "lines") for i in (1, 11) for s in ("train", "heldout")]
+    assert len({record.key for record in records}) == len(records)
+
+
+def test_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(DataError, match="unknown kind 'recipts'; did you mean 'receipts'"):
+        generate("recipts", 1, 1)
+
+
+def test_unknown_split_and_level_are_refused() -> None:
+    with pytest.raises(DataError, match="unknown split 'test'; known: heldout, train, validation"):
+        generate("lines", 1, 1, split="test")
+    with pytest.raises(DataError, match=r"level is 1\.5; needed is 0"):
+        generate("lines", 1, 1, level=1.5)
