@@ -220,7 +220,7 @@ def test_the_limit_is_ours_and_not_a_global_of_pillow():
     before = Image.MAX_IMAGE_PIXELS
     data = encode(Image.new("1", (15_000, 13_000)), "PNG")  # 195 megapixels: above Pillow's limit, below ours
     assert open_picture(data).image.size == (15_000, 13_000)
-    assert Image.MAX_IMAGE_PIXELS == before
+    assert before == Image.MAX_IMAGE_PIXELS
     assert "the limit is 99; make it smaller or allow it with --max-pixels 100" in failure(
         encode(Image.new("L", (10, 10)), "PNG"), max_pixels=99
     )

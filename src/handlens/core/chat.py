@@ -44,6 +44,8 @@ def check(chat: Chat, num_pictures: int) -> None:
     """Raise ``SettingError`` unless every picture is shown exactly once, in order, and a user speaks last."""
     shown: Sequence[int] = [part.index for turn in chat for part in turn.content if isinstance(part, Shown)]
     if list(shown) != list(range(num_pictures)):
-        raise SettingError(f"the chat shows pictures {list(shown)} but {num_pictures} were given; show each once, in order")
+        raise SettingError(
+            f"the chat shows pictures {list(shown)} but {num_pictures} were given; show each once, in order"
+        )
     if not chat or chat[-1].role != "user":
         raise SettingError("the chat must end with a user turn")

@@ -5,7 +5,6 @@ Boundary: Pillow only; everything that can be wrong with a picture is found here
 
 import contextlib
 import io
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ def open_picture(
     Raises:
         ImageError: the file is missing, is no picture, is damaged, or has more than ``max_pixels``.
     """
-    name = name or (os.path.basename(source) if isinstance(source, str | Path) else "input")
+    name = name or (Path(source).name if isinstance(source, str | Path) else "input")
     data = _read(source, name)
     with _decoder(data, name) as image:
         width, height = image.size

@@ -52,20 +52,7 @@ def render(chat: Chat, plans: Sequence[SlicePlan], family: Family, num_queries: 
 
     Parts of a turn are joined by newlines, as the released ``chat`` does.
     """
-    check(chat, len(plans))
-    template = family.template
-    pieces = [template.begin]
-    if template.default_system is not None and chat[0].role != "system":
-        pieces.append(template.system.format(text=template.default_system))
-    for turn in chat:
-        parts = [
-            picture_markup(plans[part.index], family, part.index, num_queries) if isinstance(part, Shown) else part
-            for part in turn.content
-        ]
-        text = "\n".join(parts)
-        form = {"system": template.system, "user": template.user, "assistant": template.assistant}[turn.role]
-        pieces.append(form.replace("{text}", text.strip() if template.trims else text))
-    return "".join(pieces) + template.opening
+    return _render(chat, plans, family, num_queries)[0]
 
 
 def build_prompt(
@@ -73,13 +60,36 @@ def build_prompt(
 ) -> Prompt:
     """Return token ids and the mask of visual places for a conversation.
 
-    Placeholders typed by a user are text: only those between image or slice marks count.
+    Placeholders and marks typed by a user are text: only the places of the pictures themselves count.
     """
-    ids = tokenizer.encode(render(chat, plans, family, num_queries))
-    opens = np.isin(ids, [tokenizer.id_of(mark) for mark in ("<image>", "<slice>")])
-    is_placeholder = ids == tokenizer.id_of(PLACEHOLDER)
-    # A visual place follows an opening mark through an unbroken run of placeholders.
-    starts = np.concatenate([[False], opens[:-1]]) & is_placeholder
-    run = np.cumsum(~is_placeholder)
-    is_visual = is_placeholder & np.isin(run, run[starts])
-    return Prompt(ids=ids, is_visual=is_visual)
+    text, pictures = _render(chat, plans, family, num_queries)
+    ids, starts = tokenizer.encode_with_starts(text)
+    in_picture = np.zeros(len(ids), dtype=bool)
+    for begin, end in pictures:
+        in_picture |= (starts >= begin) & (starts < end)
+    return Prompt(ids=ids, is_visual=in_picture & (ids == tokenizer.id_of(PLACEHOLDER)))
+
+
+def _render(
+    chat: Chat, plans: Sequence[SlicePlan], family: Family, num_queries: int | None
+) -> tuple[str, list[tuple[int, int]]]:
+    """Return the text of the prompt and where in it (from, to) each picture stands."""
+    check(chat, len(plans))
+    template = family.template
+    prompt, pictures = template.begin, []
+    if template.default_system is not None and chat[0].role != "system":
+        prompt += template.system.format(text=template.default_system)
+    for turn in chat:
+        text, inside = "", []
+        for place, part in enumerate(turn.content):
+            text += "\n" if place else ""
+            if isinstance(part, Shown):
+                markup = picture_markup(plans[part.index], family, part.index, num_queries)
+                inside.append((len(text), len(text) + len(markup)))
+            text += markup if isinstance(part, Shown) else part
+        num_trimmed = len(text) - len(text.lstrip()) if template.trims else 0
+        form = {"system": template.system, "user": template.user, "assistant": template.assistant}[turn.role]
+        shift = len(prompt) + form.index("{text}") - num_trimmed
+        pictures += [(begin + shift, end + shift) for begin, end in inside]
+        prompt += form.replace("{text}", text.strip() if template.trims else text)
+    return prompt + template.opening, pictures

@@ -68,7 +68,7 @@ class SlicePlan:
         return math.sqrt(finest[0] * finest[1] / (self.width * self.height))
 
 
-def round_to_multiple(length: float, multiple: int) -> int:
+def round_to_multiple(length: float | int, multiple: int) -> int:
     """Round half to even to a multiple that is at least one.
 
     >>> round_to_multiple(21, 14), round_to_multiple(35, 14), round_to_multiple(1, 14)
@@ -77,7 +77,7 @@ def round_to_multiple(length: float, multiple: int) -> int:
     return max(round(length / multiple) * multiple, multiple)
 
 
-def fit_area(width: float, height: float, *, side_px: int, patch_px: int, enlarge: bool) -> Size:
+def fit_area(width: float | int, height: float | int, *, side_px: int, patch_px: int, enlarge: bool) -> Size:
     """Scale a size to the area ``side_px ** 2``, both sides multiples of the patch.
 
     Sizes below that area stay as they are unless ``enlarge``.
@@ -150,9 +150,7 @@ def plan_slices(
             enlarge=True,
         )
         refined = (cell[0] * grid.columns, cell[1] * grid.rows)
-    return SlicePlan(
-        width=width_px, height=height_px, grid=grid, overview=overview, refined=refined, patch_px=patch_px
-    )
+    return SlicePlan(width=width_px, height=height_px, grid=grid, overview=overview, refined=refined, patch_px=patch_px)
 
 
 def cell_boxes(plan: SlicePlan, *, of: Size) -> list[tuple[int, int, int, int]]:
@@ -163,9 +161,7 @@ def cell_boxes(plan: SlicePlan, *, of: Size) -> list[tuple[int, int, int, int]]:
     lefts = [of[0] * column // columns for column in range(columns + 1)]
     tops = [of[1] * row // rows for row in range(rows + 1)]
     return [
-        (lefts[column], tops[row], lefts[column + 1], tops[row + 1])
-        for row in range(rows)
-        for column in range(columns)
+        (lefts[column], tops[row], lefts[column + 1], tops[row + 1]) for row in range(rows) for column in range(columns)
     ]
 
 

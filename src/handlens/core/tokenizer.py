@@ -24,9 +24,7 @@ class Tokenizer:
 
     def __init__(self, fast: FastTokenizer) -> None:
         self.fast = fast
-        self._specials = {
-            token_id for token_id, added in fast.get_added_tokens_decoder().items() if added.special
-        }
+        self._specials = {token_id for token_id, added in fast.get_added_tokens_decoder().items() if added.special}
 
     @classmethod
     def from_file(cls, path: Path) -> "Tokenizer":
@@ -59,6 +57,12 @@ class Tokenizer:
     def encode(self, text: str) -> Int64[np.ndarray, "tokens"]:
         """Return ids; special tokens written in the text become their single ids."""
         return np.asarray(self.fast.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+
+    def encode_with_starts(self, text: str) -> tuple[Int64[np.ndarray, "tokens"], Int64[np.ndarray, "tokens"]]:
+        """Return ids and the place in the text where each token starts, counted in characters."""
+        encoded = self.fast.encode(text, add_special_tokens=False)
+        starts = [begin for begin, _ in encoded.offsets]
+        return np.asarray(encoded.ids, dtype=np.int64), np.asarray(starts, dtype=np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text without special tokens; broken UTF-8 becomes U+FFFD."""
