@@ -1,0 +1,1 @@
+"""Torch weights in, bundle out: ONNX for vision, GGUF for language, one manifest."""

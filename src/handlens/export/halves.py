@@ -1,0 +1,38 @@
+"""Write both halves of a torch model into a folder.
+
+Boundary: the torch side of ``bundle.py``; reads a model folder in the official layout.
+"""
+
+from pathlib import Path
+
+from handlens.config import HandlensConfig
+from handlens.errors import ModelError
+from handlens.export.bundle import VISIONS
+from handlens.export.gguf import check_quant, write_gguf
+from handlens.export.onnx import quantise_vision, write_vision
+from handlens.model.checkpoint import load_model
+
+
+def write_halves(model_folder: Path, folder: Path, *, quant: str, vision: str, name: str) -> HandlensConfig:
+    """Write ``vision*.onnx`` and ``language-<quant>.gguf``; return the configuration of the model.
+
+    Raises:
+        SettingError: unknown ``quant``.
+        ModelError: the model folder is not whole.
+    """
+    check_quant(quant)
+    tokenizer_file = model_folder / "tokenizer.json"
+    if not tokenizer_file.is_file():
+        raise ModelError(
+            f"no tokenizer.json in {model_folder}; export needs config.json, model.safetensors, tokenizer.json"
+        )
+    model = load_model(model_folder)
+    config = model.config.typed()
+    weights = {tensor: values.float().numpy() for tensor, values in model.state_dict().items()}
+    language = {tensor.removeprefix("llm."): values for tensor, values in weights.items() if tensor.startswith("llm.")}
+    write_gguf(language, config.language, tokenizer_file, folder / f"language-{quant}.gguf", quant=quant, name=name)
+    graph = write_vision(weights, config, folder / VISIONS["fp32"])
+    if vision == "int8":
+        quantise_vision(graph, folder / VISIONS["int8"])
+        graph.unlink()
+    return config
