@@ -1,5 +1,7 @@
 """Documents stay true: their commands run, their links lead somewhere, their figures name a command."""
 
+import doctest
+import importlib.util
 import re
 from pathlib import Path
 
@@ -86,3 +88,20 @@ def test_make_targets_in_documents_exist() -> None:
     for file in documents_with_commands():
         named = set(re.findall(r"`make ([a-z]+)`", file.read_text(encoding="utf-8")))
         assert named <= targets, f"{file.name}: {named - targets}"
+
+
+def test_the_tour_shows_what_the_code_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = re.sub(r"^```.*$", "", (ROOT / "docs" / "tour.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    tour = doctest.DocTestParser().get_doctest(text, {}, "tour.md", "docs/tour.md", 0)
+    assert len(tour.examples) > 20
+    report: list[str] = []
+    doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(tour, out=report.append)
+    assert not report, "".join(report)
+
+
+def test_the_command_page_is_what_the_program_says() -> None:
+    spec = importlib.util.spec_from_file_location("make_documents", ROOT / "docs" / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == make.commands_page(), "run `make docs`"

@@ -5,7 +5,7 @@ Implemented by the torch model, the bundle and any OpenAI-compatible endpoint. I
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -64,6 +64,7 @@ class Token:
     """Natural log of the probability before temperature and filters."""
 
 
+@runtime_checkable
 class Answerer(Protocol):
     """A model that can be asked about pictures."""
 
