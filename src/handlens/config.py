@@ -121,7 +121,6 @@ class HandlensConfig:
             "max_position_embeddings": language.max_positions,
             "rms_norm_eps": language.norm_eps,
             "rope_theta": language.rope_theta,
-            "rope_scaling": None,
             "hidden_act": "silu",
             "attention_bias": False,
             "mlp_bias": False,

@@ -1,0 +1,39 @@
+"""nano: the model that ships, from nothing, on two cores in hours.
+
+The phases ``language`` and ``vision`` stand in for the pretrained backbones of the paper; the three
+pre-training stages and SFT follow arXiv 2408.01800, section 4, at 112 and 224 px instead of 224 and 448.
+"""
+
+from handlens.config import HandlensConfig, LanguageConfig, ResamplerConfig, SlicingConfig, VisionConfig
+from handlens.train.phases import Phase, Recipe
+
+EVERYTHING = {"lines": 0.35, "scenes": 0.25, "receipts": 0.2, "labels": 0.1, "tables": 0.1}
+
+
+def model(vocab_size: int = 1024) -> HandlensConfig:
+    """Return the shape of nano; ``docs/log.md`` has the measurements that chose it."""
+    return HandlensConfig(
+        family="nano",
+        vision=VisionConfig(width=192, mlp_width=512, num_layers=5, num_heads=3),
+        resampler=ResamplerConfig(num_queries=64, width=256, vision_width=192),
+        language=LanguageConfig(vocab_size=vocab_size, width=256, mlp_width=512, num_layers=4, num_heads=4, num_kv_heads=2),
+        slicing=SlicingConfig(side_px=224, max_slices=9),
+    )
+
+
+def recipe() -> Recipe:
+    """Return the whole curriculum."""
+    return Recipe(
+        name="nano",
+        phases=(
+            Phase(
+                name="language", trains=("language",), objective="text", sides_px=(224,), slicing=False,
+                mixture=EVERYTHING, steps=1500, rate=2e-3, slices_per_step=1000, pictures_per_step=14,
+            ),
+            Phase(
+                name="vision", trains=("vision",), objective="reading", sides_px=(224,), slicing=True,
+                mixture={"pages": 0.65, "lines": 0.1, "scenes": 0.25}, steps=1800, rate=2.5e-3, slices_per_step=16,
+                pictures_per_step=64, ramp_pictures=8000,
+            ),
+        ),
+    )  # fmt: skip

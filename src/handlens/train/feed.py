@@ -1,0 +1,228 @@
+"""The data's way into training: record -> slices -> patches and token ids -> batch.
+
+Boundary: everything is a pure function of (phase, seed, index), so a run resumes by its next index alone.
+Pictures and prompts go through ``core``, the same code that the device runs.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+
+from handlens.config import HandlensConfig
+from handlens.core.chat import Chat, Shown, Turn
+from handlens.core.patches import key_positions, position_ids, to_patches
+from handlens.core.prompt import build_prompt
+from handlens.core.slicing import SlicePlan, cut, plan_slices
+from handlens.core.tokenizer import Tokenizer
+from handlens.data.generate import generate
+from handlens.data.generate.scene_talk import describe
+from handlens.data.records import Line, Record
+from handlens.families import Family, family_named
+from handlens.model.vlm import SliceBatch
+from handlens.train.phases import Phase
+from handlens.train.reading import NUM_LABELS, patch_labels
+
+CAPTION_TASKS = (".read", ".describe", ".markdown")
+IGNORED = -100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One picture with its conversation, ready to be batched."""
+
+    patches: list[UInt8[np.ndarray, "patches pixels"]]
+    plan: SlicePlan
+    labels: list[Int64[np.ndarray, "patches labels"]] | None
+    ids: Int64[np.ndarray, "tokens"]
+    is_visual: np.ndarray
+    targets: Int64[np.ndarray, "tokens"]
+    """``ids`` where the model is to predict them, -100 elsewhere."""
+    tasks: Int64[np.ndarray, "tokens"]
+    """Number of the turn that a target belongs to, -1 elsewhere."""
+    task_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one step sees."""
+
+    slices: SliceBatch | None
+    labels: torch.Tensor | None
+    ids: torch.Tensor
+    is_visual: torch.Tensor
+    targets: torch.Tensor
+    tasks: torch.Tensor
+    task_names: tuple[tuple[str, ...], ...]
+    next_index: int
+    """The record with which the following batch begins."""
+    num_pictures: int
+
+
+def picture_text(record: Record) -> str:
+    """Return in words what the picture shows, for the phase that has no eyes."""
+    if record.kind == "scenes":
+        described = [turn.answer for turn in record.turns if turn.task.endswith(".describe")]
+        return described[0] if described else describe(record.things, *record.picture.size)
+    rows: list[list[Line]] = []
+    for line in record.lines:
+        middle = (line.box[1] + line.box[3]) / 2
+        last = rows[-1][-1].box if rows else None
+        # Cells of one row share a height and stand to the right of each other.
+        if last and last[1] < middle < last[3] and line.box[0] > last[0]:
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return "\n".join(" ".join(line.text for line in row) for row in rows)
+
+
+def choose_turns(record: Record, phase: Phase, rng: random.Random, limit: int) -> list:
+    """Return the turns of a record that a phase uses, shuffled."""
+    turns = list(record.turns)
+    if phase.captions_only:
+        turns = [turn for turn in turns if turn.task.endswith(CAPTION_TASKS)] or turns[:1]
+    rng.shuffle(turns)
+    return turns[:limit]
+
+
+def build_targets(
+    first: Int64[np.ndarray, "tokens"], turns: list, family: Family, tokenizer: Tokenizer
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return ids, targets and turn numbers of a conversation whose prompt for the first answer is ``first``."""
+    template = family.template
+    stop = template.stops[0]
+    head, tail = template.assistant.split("{text}")
+    assert head == template.opening, "the answer begins where the prompt ends"
+    after = tail.removeprefix(stop)
+    ids, targets, owners = [first], [np.full(len(first), IGNORED)], [np.full(len(first), -1)]
+    for number, turn in enumerate(turns):
+        answer = tokenizer.encode(turn.answer + stop)
+        bridge = tokenizer.encode(
+            after + (template.user.format(text=turns[number + 1].question) + template.opening if number + 1 < len(turns) else "")
+        )
+        ids += [answer, bridge]
+        targets += [answer, np.full(len(bridge), IGNORED)]
+        owners += [np.full(len(answer), number), np.full(len(bridge), -1)]
+    return np.concatenate(ids), np.concatenate(targets), np.concatenate(owners)
+
+
+def build_sample(
+    record: Record, phase: Phase, config: HandlensConfig, tokenizer: Tokenizer | None, side_px: int, rng: random.Random,
+    *, max_turns: int = 4,
+) -> Sample:  # fmt: skip
+    """Return the sample of one record at a resolution."""
+    family = family_named(config.family)
+    picture = record.picture
+    plan = plan_slices(
+        picture.width, picture.height, side_px=side_px,
+        max_slices=config.slicing.max_slices if phase.slicing else 1, patch_px=config.slicing.patch_px,
+    )  # fmt: skip
+    patches = []
+    if phase.objective != "text":
+        patches = [
+            to_patches(np.asarray(image).transpose(2, 0, 1), config.slicing.patch_px) for image in cut(picture, plan)
+        ]
+    if phase.objective == "reading" or tokenizer is None:
+        empty = np.zeros(1, dtype=np.int64)
+        return Sample(
+            patches=patches, plan=plan, labels=patch_labels(record, plan), ids=empty, is_visual=empty.astype(bool),
+            targets=empty + IGNORED, tasks=empty - 1, task_names=(),
+        )  # fmt: skip
+    turns = choose_turns(record, phase, rng, max_turns)
+    if phase.objective == "text":
+        head = f"<image_id>0</image_id><image>{picture_text(record)}</image>\n" + turns[0].question
+        text = family.template.user.replace("{text}", head) + family.template.opening
+        first = tokenizer.encode(text)
+        ids, targets, owners = build_targets(first, turns, family, tokenizer)
+        targets = np.where(targets == IGNORED, ids, targets)  # the phase learns the text too
+        is_visual = np.zeros(len(ids), dtype=bool)
+    else:
+        chat: Chat = (Turn("user", (Shown(0), turns[0].question)),)
+        prompt = build_prompt(chat, [plan], family, tokenizer, config.resampler.num_queries)
+        ids, targets, owners = build_targets(prompt.ids, turns, family, tokenizer)
+        is_visual = np.concatenate([prompt.is_visual, np.zeros(len(ids) - len(prompt.ids), dtype=bool)])
+    return Sample(
+        patches=patches, plan=plan, labels=None, ids=ids, is_visual=is_visual, targets=targets, tasks=owners,
+        task_names=tuple(turn.task for turn in turns),
+    )  # fmt: skip
+
+
+def normalise_bytes(patches: UInt8[np.ndarray, "slices patches pixels"]) -> Float32[np.ndarray, "slices patches pixels"]:
+    """Return bytes scaled to [-1, 1] by the arithmetic of ``core.patches.normalise``."""
+    table = ((np.arange(256, dtype=np.float32) / np.float32(255)) - np.float32(0.5)) / np.float32(0.5)
+    return table[patches]
+
+
+def collate(samples: list[Sample], config: HandlensConfig, next_index: int) -> Batch:
+    """Pad samples to one batch; padding stands at the right and is never a target."""
+    num_tokens = max(len(sample.ids) for sample in samples)
+
+    def padded(name: str, fill: int) -> torch.Tensor:
+        rows = np.full((len(samples), num_tokens), fill, dtype=np.int64)
+        for row, sample in zip(rows, samples, strict=True):
+            values = getattr(sample, name)
+            row[: len(values)] = values
+        return torch.from_numpy(rows)
+
+    slices, labels = None, None
+    flat = [(patches, shape) for sample in samples
+            for patches, shape in zip(sample.patches, sample.plan.patches, strict=True)] if samples[0].patches else []  # fmt: skip
+    if flat:
+        longest = max(len(patches) for patches, _ in flat)
+        pixels = np.full((len(flat), longest, flat[0][0].shape[1]), 128, dtype=np.uint8)
+        places = np.zeros((len(flat), longest), dtype=np.int64)
+        keys = np.zeros((len(flat), longest, config.resampler.width), dtype=np.float32)
+        is_real = np.zeros((len(flat), longest), dtype=bool)
+        for number, (patches, (rows, columns)) in enumerate(flat):
+            count = len(patches)
+            pixels[number, :count] = patches
+            places[number, :count] = position_ids(rows, columns, table_side=config.vision.table_side)
+            keys[number, :count] = key_positions(rows, columns, config.resampler.width)
+            is_real[number, :count] = True
+        slices = SliceBatch(
+            torch.from_numpy(normalise_bytes(pixels)), torch.from_numpy(places), torch.from_numpy(keys),
+            None if is_real.all() else torch.from_numpy(is_real),
+        )  # fmt: skip
+        if samples[0].labels is not None:
+            table = np.full((len(flat), longest, NUM_LABELS), -1, dtype=np.int64)
+            for row, values in zip(table, [grid for sample in samples for grid in sample.labels or []], strict=True):
+                row[: len(values)] = values
+            labels = torch.from_numpy(table)
+    return Batch(
+        slices=slices, labels=labels, ids=padded("ids", 0), is_visual=padded("is_visual", 0).bool(),
+        targets=padded("targets", IGNORED), tasks=padded("tasks", -1),
+        task_names=tuple(sample.task_names for sample in samples), next_index=next_index, num_pictures=len(samples),
+    )  # fmt: skip
+
+
+def pick_kind(mixture: dict[str, float], rng: random.Random) -> str:
+    """Draw a kind of record by its share."""
+    return rng.choices(list(mixture), weights=list(mixture.values()))[0]
+
+
+def batches(
+    phase: Phase, config: HandlensConfig, tokenizer: Tokenizer | None, *, seed: int, start: int = 0, split: str = "train"
+) -> Iterator[Batch]:
+    """Yield batches without end, beginning at record ``start``; sizes are limited by slices and by pictures."""
+    index = start
+    while True:
+        rng = random.Random(f"{seed}/{phase.name}/{index}/batch")
+        side_px = rng.choice(phase.sides_px)
+        # A smaller slice side has fewer patches, so more slices cost the same.
+        budget = round(phase.slices_per_step * min((max(phase.sides_px) / side_px) ** 2, 3.0))
+        samples: list[Sample] = []
+        used = 0
+        while len(samples) < phase.pictures_per_step:
+            own = random.Random(f"{seed}/{phase.name}/{index}")
+            level = own.random() * min(1.0, index / max(phase.ramp_pictures, 1))
+            record = generate(pick_kind(phase.mixture, own), own.getrandbits(31), index, split=split, level=level)
+            sample = build_sample(record, phase, config, tokenizer, side_px, own)
+            if samples and used + sample.plan.num_slices > budget:
+                break
+            samples.append(sample)
+            used += sample.plan.num_slices
+            index += 1
+        yield collate(samples, config, index)

@@ -1,0 +1,75 @@
+"""Give a fresh resampler a first idea of place: query i begins by reading around cell i of the slice.
+
+A small run cannot afford to discover locality. The map from patch features to place is fitted by ridge
+regression on a few hundred slices; nothing leaves the official weight layout.
+"""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from handlens.model.vlm import HandlensModel, SliceBatch
+
+_HARMONICS = 8
+_SHARPNESS = 1.1
+"""Logit per harmonic: high enough that a query reads mostly its own cell, low enough that it can learn."""
+
+
+def place_code(u: Float[Tensor, "n"], v: Float[Tensor, "n"], side: int) -> Float[Tensor, "n code"]:
+    """Return sines and cosines whose inner product peaks where two places agree; units are cells."""
+    waves = torch.arange(1, _HARMONICS + 1) * (math.pi / side)
+    x, y = u[:, None] * waves, v[:, None] * waves
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
+
+
+@torch.no_grad()
+def localise(model: HandlensModel, batches: Iterable[tuple[SliceBatch, list[tuple[int, int]]]]) -> float:
+    """Set the resampler's query and key projections in place; return R squared of the fitted places.
+
+    Args:
+        model: its tower must be trained, its resampler fresh.
+        batches: slices with the rows and columns of patches of each.
+    """
+    resampler = model.resampler
+    config = resampler.config
+    side = round(config.num_queries**0.5)
+    features, codes = [], []
+    for slices, shapes in batches:
+        values = resampler.ln_kv(resampler.kv_proj(model.vpm(slices.patches, slices.position_ids, slices.is_real)))
+        for number, (rows, columns) in enumerate(shapes):
+            row, column = np.divmod(np.arange(rows * columns), columns)
+            u = torch.from_numpy((column + 0.5) / columns * side).float()
+            v = torch.from_numpy((row + 0.5) / rows * side).float()
+            features.append((values + slices.key_positions)[number, : rows * columns])
+            codes.append(place_code(u, v, side))
+    x, y = torch.cat(features).double(), torch.cat(codes).double()
+    x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+    fitted = torch.linalg.solve(x.T @ x + 1e-3 * len(x) * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
+    r_squared = 1 - float(((y - x @ fitted) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
+
+    width, heads = config.width, config.num_heads
+    size = width // heads
+    index = torch.arange(config.num_queries)
+    query = resampler.ln_q(resampler.query)
+    weight, bias = resampler.attn.in_proj_weight, resampler.attn.in_proj_bias
+    for head in range(heads):
+        # The heads of one query share its cell side by side, so together they read twice as many columns.
+        u = index % side + (head + 0.5) / heads
+        wanted = place_code(u.float(), index // side + 0.5, side) * (_SHARPNESS * math.sqrt(size))
+        solved = torch.linalg.pinv(query) @ wanted
+        code = solved.shape[1]
+        rows = slice(head * size, head * size + code)
+        weight[rows] = solved.T
+        bias[rows] = 0.0
+        keys = slice(width + head * size, width + head * size + code)
+        weight[keys] = fitted[:-1].T.float()
+        bias[keys] = fitted[-1].float()
+        # What is left of the head begins silent and is free to learn what to look for.
+        weight[head * size + code : (head + 1) * size] *= 0.1
+        weight[width + head * size + code : width + (head + 1) * size] *= 0.1
+    resampler.proj *= model.llm.get_input_embeddings().weight.std() / resampler.proj.std() * width**-0.5
+    return r_squared
