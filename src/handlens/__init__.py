@@ -1,0 +1,53 @@
+"""Ask a picture: a small vision-language model that answers on the device in your hand."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from handlens.answerer import Answerer
+    from handlens.engine.answerer import Lens
+
+__version__ = "0.1.0"
+__all__ = ["Answerer", "__version__", "load"]
+
+PACKAGED = {"nano": Path(__file__).parent / "nano"}
+"""Bundles that ship with the package."""
+
+
+def load(model: str | Path = "nano", *, keep: bool = False) -> "Lens":
+    """Return a model that answers: ``nano``, a bundle folder, or a torch model folder.
+
+    ``keep`` holds a bundle's halves in memory for many questions.
+
+    Raises:
+        ModelError: the name is unknown, or the folder is no whole model.
+        NeedsExtra: a torch model folder without torch.
+    """
+    from handlens.errors import ModelError, NeedsExtra
+
+    folder = PACKAGED.get(str(model), Path(model))
+    if str(model) in PACKAGED and not (folder / "manifest.json").is_file():
+        raise ModelError(f"this installation lacks the bundle of {model} ({folder}); install handlens again")
+    if not folder.exists():
+        raise ModelError(
+            f"unknown model '{model}'; known: {', '.join(PACKAGED)}; or give the path of a folder: "
+            "a bundle (manifest.json) or a torch model (config.json, model.safetensors)"
+        )
+    if not (folder / "manifest.json").is_file() and (folder / "model.safetensors").is_file():
+        try:
+            from handlens.model.halves import open_torch
+        except ModuleNotFoundError as cause:
+            raise NeedsExtra(f"the torch model folder {folder} ({cause.name} is missing)", "train") from None
+        return open_torch(folder)
+    from handlens.engine.answerer import open_bundle
+
+    return open_bundle(folder, keep=keep)
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``Answerer`` when it is asked for: the command line starts without numpy."""
+    if name == "Answerer":
+        from handlens.answerer import Answerer
+
+        return Answerer
+    raise AttributeError(f"module 'handlens' has no attribute '{name}'")

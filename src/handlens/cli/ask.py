@@ -1,0 +1,167 @@
+"""``handlens ask``: pictures and a question in, the answer out, token by token."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from handlens.core.images import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from handlens.answerer import Answerer, Seen, Token
+    from handlens.core.images import Picture
+
+PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".pdf"}
+
+
+@click.command()
+@click.argument("words", metavar='IMAGE... "QUESTION"', nargs=-1)
+@click.option("--model", default="nano", show_default=True, help="nano, or the folder of a bundle or torch model.")
+@click.option("--max-slices", type=click.IntRange(min=1), help="Most slices of a picture.  [default: the model's]")
+@click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy, higher is wilder.")
+@click.option("--top-k", type=int, default=0, show_default=True, help="Sample from so many tokens; 0 is all.")
+@click.option("--top-p", type=float, default=1.0, show_default=True, help="Sample from this share of probability.")
+@click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 repeats less.")
+@click.option("--beams", "num_beams", type=int, default=1, show_default=True, help="Answers searched side by side.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same answer.")
+@click.option("--max-pixels", type=click.IntRange(min=1), default=MAX_PIXELS, show_default=True)
+@click.option("--show", is_flag=True, help="Say what the model saw, on stderr.")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write what it saw as a picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+def ask(
+    words: tuple[str, ...],
+    model: str,
+    max_slices: int | None,
+    max_pixels: int,
+    show: bool,
+    picture: Path | None,
+    as_json: bool,
+    **choices: Any,
+) -> None:
+    """Answer a question about pictures.
+
+    \b
+    handlens ask examples/receipt.png "What is the total?"
+    handlens ask page.pdf#2 "What is the first line?" --show
+    cat photo.jpg | handlens ask - "How many circles are there?"
+
+    IMAGE is a file, a page of a PDF (page.pdf#2), or - for standard input. The question comes last.
+    """  # noqa: D301
+    sources, question = split_words(words)
+    begin = time.perf_counter()
+    import handlens
+    from handlens.core.chat import ask as ask_once
+    from handlens.core.sampling import Sampling
+
+    sampling = Sampling(**choices)
+    pictures = [_open(source, max_pixels) for source in sources]
+    answerer: Answerer = handlens.load(model)
+    opened = time.perf_counter()
+    seen = answerer.see(pictures, max_slices=max_slices)
+    if show:
+        _show(seen, answerer)
+    if picture:
+        _draw(pictures, seen, picture)
+    tokens, first_word = [], 0.0
+    for token in answerer.answer(ask_once(question, len(pictures)), seen, sampling):
+        first_word = first_word or time.perf_counter() - begin
+        tokens.append(token)
+        if not as_json:
+            click.echo(token.text, nl=False)
+            sys.stdout.flush()
+    timings = {"open": opened - begin, **seen.seconds, "first_word": first_word, "total": time.perf_counter() - begin}
+    click.echo(json.dumps(_report(answerer, seen, tokens, timings), ensure_ascii=False) if as_json else "")
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], str]:
+    """Return the pictures and the question.
+
+    Raises:
+        click.UsageError: one of them is missing, or the question is not in quotes.
+    """
+    example = 'for example: handlens ask receipt.png "What is the total?"'
+    if not words:
+        raise click.UsageError(f"a picture and a question are missing; {example}")
+    *sources, question = words
+    if _is_picture(question):
+        raise click.UsageError(f"the question is missing after '{question}'; {example}")
+    if not sources:
+        raise click.UsageError(f"a picture is missing before '{question}'; {example}")
+    if not question.strip():
+        raise click.UsageError(f"the question is empty; {example}")
+    first_word = next((place for place, source in enumerate(sources) if place and not _is_picture(source)), None)
+    if first_word is not None:
+        raise click.UsageError(
+            f"'{sources[first_word]}' is not a file; put the question in quotes: \"{' '.join(words[first_word:])}\""
+        )
+    if sources.count("-") > 1:
+        raise click.UsageError("- stands for standard input, which holds one picture; it was given twice")
+    return sources, question
+
+
+def _is_picture(word: str) -> bool:
+    """True for a word that can only be meant as a picture."""
+    from handlens.core.pages import split_page
+
+    path, page = split_page(word)
+    return word == "-" or page is not None or path.suffix.lower() in PICTURE_ENDINGS or _exists(path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a question longer than a file name may be, or with a null byte
+        return False
+
+
+def _open(source: str, max_pixels: int) -> "Picture":
+    from handlens.core.images import open_picture
+    from handlens.core.pages import open_any
+
+    if source != "-":
+        return open_any(source, max_pixels=max_pixels)
+    if sys.stdin.isatty():
+        raise click.UsageError("- reads a picture from standard input, which is a terminal; pipe a file into it")
+    return open_picture(sys.stdin.buffer, name="standard input", max_pixels=max_pixels)
+
+
+def _show(seen: "Seen", answerer: "Answerer") -> None:
+    from handlens.cli.seen import describe
+
+    for shown in seen.pictures:
+        click.echo(describe(shown.name, shown.plan, answerer.info.num_queries), err=True)
+
+
+def _draw(pictures: "Sequence[Picture]", seen: "Seen", file: Path) -> None:
+    """Write one drawing per picture; several are numbered: seen-1.png, seen-2.png."""
+    from handlens.cli.seen import save_drawing
+
+    for number, (picture, plan) in enumerate(zip(pictures, seen.plans, strict=True), start=1):
+        target = file if len(pictures) == 1 else file.with_stem(f"{file.stem}-{number}")
+        save_drawing(picture.image, plan, target)
+        click.echo(f"wrote {target}", err=True)
+
+
+def _report(answerer: "Answerer", seen: "Seen", tokens: "Sequence[Token]", timings: dict[str, float]) -> dict[str, Any]:
+    from handlens.cli.seen import to_json
+
+    return {
+        "answer": "".join(token.text for token in tokens),
+        "model": answerer.info.name,
+        "images": [
+            {
+                "name": shown.name,
+                **to_json(shown.plan),
+                "visual_tokens": shown.plan.num_slices * answerer.info.num_queries,
+                "resize_factor": round(shown.plan.resize_factor, 4),
+            }
+            for shown in seen.pictures
+        ],
+        "tokens": [{"text": token.text, "id": token.id, "logprob": round(token.logprob, 6)} for token in tokens],
+        "timings": {station: round(seconds, 4) for station, seconds in timings.items()},
+    }
