@@ -28,7 +28,7 @@ def recipe() -> Recipe:
         phases=(
             Phase(
                 name="language", trains=("language",), objective="text", sides_px=(224,), slicing=False,
-                mixture=EVERYTHING, steps=1500, rate=2e-3, slices_per_step=1000, pictures_per_step=14,
+                mixture=EVERYTHING, steps=900, rate=2.5e-3, slices_per_step=1000, pictures_per_step=10,
             ),
             Phase(
                 name="vision", trains=("vision",), objective="reading", sides_px=(224,), slicing=True,

@@ -48,7 +48,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one step sees."""
+    """What one step sees: conversations packed end to end in one row."""
 
     slices: SliceBatch | None
     labels: torch.Tensor | None
@@ -56,10 +56,17 @@ class Batch:
     is_visual: torch.Tensor
     targets: torch.Tensor
     tasks: torch.Tensor
-    task_names: tuple[tuple[str, ...], ...]
+    """Number of the answer that a target belongs to, counted over the batch; -1 elsewhere."""
+    task_names: tuple[str, ...]
+    lengths: tuple[int, ...]
+    """Tokens of each conversation."""
     next_index: int
     """The record with which the following batch begins."""
-    num_pictures: int
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """Position of each token in its own conversation."""
+        return torch.cat([torch.arange(length) for length in self.lengths])
 
 
 def picture_text(record: Record) -> str:
@@ -137,7 +144,8 @@ def build_sample(
         text = family.template.user.replace("{text}", head) + family.template.opening
         first = tokenizer.encode(text)
         ids, targets, owners = build_targets(first, turns, family, tokenizer)
-        targets = np.where(targets == IGNORED, ids, targets)  # the phase learns the text too
+        targets = ids.copy()  # the phase learns the text too
+        targets[0] = IGNORED  # nothing precedes it
         is_visual = np.zeros(len(ids), dtype=bool)
     else:
         chat: Chat = (Turn("user", (Shown(0), turns[0].question)),)
@@ -157,15 +165,11 @@ def normalise_bytes(patches: UInt8[np.ndarray, "slices patches pixels"]) -> Floa
 
 
 def collate(samples: list[Sample], config: HandlensConfig, next_index: int) -> Batch:
-    """Pad samples to one batch; padding stands at the right and is never a target."""
-    num_tokens = max(len(sample.ids) for sample in samples)
-
-    def padded(name: str, fill: int) -> torch.Tensor:
-        rows = np.full((len(samples), num_tokens), fill, dtype=np.int64)
-        for row, sample in zip(rows, samples, strict=True):
-            values = getattr(sample, name)
-            row[: len(values)] = values
-        return torch.from_numpy(rows)
+    """Pack conversations end to end and pad slices to one length."""
+    owners, names = [], []
+    for sample in samples:
+        owners.append(np.where(sample.tasks >= 0, sample.tasks + len(names), -1))
+        names += sample.task_names
 
     slices, labels = None, None
     flat = [(patches, shape) for sample in samples
@@ -192,10 +196,16 @@ def collate(samples: list[Sample], config: HandlensConfig, next_index: int) -> B
                 row[: len(values)] = values
             labels = torch.from_numpy(table)
     return Batch(
-        slices=slices, labels=labels, ids=padded("ids", 0), is_visual=padded("is_visual", 0).bool(),
-        targets=padded("targets", IGNORED), tasks=padded("tasks", -1),
-        task_names=tuple(sample.task_names for sample in samples), next_index=next_index, num_pictures=len(samples),
-    )  # fmt: skip
+        slices=slices,
+        labels=labels,
+        ids=torch.from_numpy(np.concatenate([sample.ids for sample in samples])),
+        is_visual=torch.from_numpy(np.concatenate([sample.is_visual for sample in samples])),
+        targets=torch.from_numpy(np.concatenate([sample.targets for sample in samples])),
+        tasks=torch.from_numpy(np.concatenate(owners)),
+        task_names=tuple(names),
+        lengths=tuple(len(sample.ids) for sample in samples),
+        next_index=next_index,
+    )
 
 
 def pick_kind(mixture: dict[str, float], rng: random.Random) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from handlens.config import HandlensConfig
 from handlens.core.tokenizer import Tokenizer
 from handlens.errors import TrainingError
+from handlens.model import packing
 from handlens.model.vlm import HandlensModel
 from handlens.train.feed import IGNORED, Batch, batches
 from handlens.train.optim import build_optimisers
@@ -65,25 +66,26 @@ def token_loss(model: HandlensModel, batch: Batch) -> tuple[Tensor, dict[str, fl
     decoding then yields the same answer.
     """
     visual = None if batch.slices is None else model.see(batch.slices)
-    embeddings = model.join(batch.ids, batch.is_visual if visual is not None else None, visual)
-    hidden = model.llm.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-    is_target = batch.targets[:, 1:] != IGNORED
-    logits = model.llm.lm_head(hidden[:, :-1][is_target])
-    targets = batch.targets[:, 1:][is_target]
+    embeddings = model.join(batch.ids[None], None if visual is None else batch.is_visual[None], visual)
+    hidden = model.llm.model(
+        inputs_embeds=embeddings,
+        position_ids=batch.positions[None],
+        use_cache=False,
+        segment_lengths=batch.lengths,
+    ).last_hidden_state[0]
+    # The first token of a conversation is never a target, so the shift does not cross a border.
+    is_target = batch.targets[1:] != IGNORED
+    logits = model.llm.lm_head(hidden[:-1][is_target])
+    targets = batch.targets[1:][is_target]
     loss = F.cross_entropy(logits, targets)
     hit = logits.detach().argmax(-1) == targets
     scores = {"tokens": float(hit.float().mean())}
-    rows = torch.arange(len(batch.ids))[:, None].expand_as(is_target)[is_target]
-    owners = batch.tasks[:, 1:][is_target]
+    owners = batch.tasks[1:][is_target]
     answered = owners >= 0
-    key = rows[answered] * 64 + owners[answered]
-    wrong = torch.zeros(len(batch.ids) * 64).index_add(0, key, (~hit[answered]).float())
-    for number in key.unique().tolist():
-        name = batch.task_names[number // 64][number % 64]
-        scores.setdefault(f"exact/{name}", 0.0)
-        scores.setdefault(f"count/{name}", 0.0)
-        scores[f"exact/{name}"] += float(wrong[number] == 0)
-        scores[f"count/{name}"] += 1
+    wrong = torch.zeros(len(batch.task_names)).index_add(0, owners[answered], (~hit[answered]).float())
+    for name, misses in zip(batch.task_names, wrong.tolist(), strict=True):
+        scores[f"exact/{name}"] = scores.get(f"exact/{name}", 0.0) + float(misses == 0)
+        scores[f"count/{name}"] = scores.get(f"count/{name}", 0.0) + 1
     return loss, scores
 
 
@@ -119,6 +121,7 @@ def train_phase(
         TrainingError: the loss is not a number, or a checkpoint cannot be written.
     """
     torch.manual_seed(seed)
+    model.llm.set_attn_implementation(packing.NAME)
     learning = freeze(model, phase)
     head = ReadingHead(config.vision.width) if phase.objective == "reading" else None
     weights = [weight for _, weight in learning] + (list(head.parameters()) if head else [])
@@ -157,7 +160,7 @@ def train_phase(
                 progress,
                 step=progress.step + 1,
                 next_index=batch.next_index,
-                pictures=progress.pictures + batch.num_pictures,
+                pictures=progress.pictures + len(batch.lengths),
                 slices=progress.slices + (len(batch.slices.patches) if batch.slices else 0),
                 tokens=progress.tokens + int((batch.targets != IGNORED).sum()),
                 seconds=round(progress.seconds + now - started, 3),
@@ -178,4 +181,5 @@ def train_phase(
             if paused:
                 return False
     save_state(folder / "state", progress, modules)
+    model.llm.set_attn_implementation("sdpa")
     return True

@@ -1,0 +1,1 @@
+"""Evaluation: scorers are pure functions; runners see only the Answerer protocol."""
