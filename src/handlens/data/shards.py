@@ -23,7 +23,7 @@ from handlens.data.records import Glyph, Line, Record, Thing, Turn
 from handlens.errors import DataError, NeedsExtra
 
 PER_SHARD = 1000
-"""Records per tar; about 40 MB of pictures."""
+"""Records per tar; about 50 MB."""
 
 Row = dict[str, Any]
 Progress = Callable[[int, int], None]

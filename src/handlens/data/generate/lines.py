@@ -75,7 +75,7 @@ def _fonts(split: str) -> tuple[Font, ...]:
 
 def _fit(rng: Random, font: Font, texts: list[str], level: float) -> tuple[Face, float]:
     """Pick a size whose longest line fits and whose small letters are 8 to 20 px tall."""
-    x_height = rng.uniform(14 - 6 * level, 20) if rng.random() < 0.7 else rng.uniform(10, 15)
+    x_height = rng.uniform(14 - 6 * level, 20) if rng.random() < 1 - 0.3 * level else rng.uniform(10, 15)
     size = size_for_x_height(font, x_height)
     size -= size % 2 if size > 20 else 0  # fewer sizes, so that most glyphs are drawn already
     most = MAX_WIDTH - 24

@@ -168,6 +168,12 @@ def noise_tile() -> Float[np.ndarray, "double double"]:
 
 
 @lru_cache
+def grain_tile() -> UInt8[np.ndarray, "double double"]:
+    """The paper tile in 256 steps from -4 to 4 standard deviations."""
+    return np.clip(np.rint((paper_tile() + 4) * (255 / 8)), 0, 255).astype(np.uint8)
+
+
+@lru_cache
 def paper_tile() -> Float[np.ndarray, "double double"]:
     """Soft blotches and fibres of unit strength that repeat without a seam."""
     rng = np.random.default_rng(2)

@@ -45,7 +45,7 @@ def draw_scene(rng: Random, split: str, level: float) -> Page:
         outlines = _outlines(shape, x, y, radius, rng.uniform(-9, 9) * level)
         if warp is not None:
             outlines = [_move(warp, outline) for outline in outlines]
-        shade = _jitter(rng, _RGB[colour], 12)
+        shade = _jitter(rng, _RGB[colour], 4 if colour in ("black", "white", "gray") else 12)
         edge = _edge(rng, shade) if rng.random() < 0.2 else None
         _fill(draw, shape, outlines, shade, edge, canvas)
         points = outlines[0]

@@ -15,16 +15,19 @@ from handlens.data.generate.ink import Face, around, put_text, text_width
 from handlens.data.generate.page import Colour, pick_colours
 from handlens.data.generate.photo import (
     choose_warp,
+    grain_tile,
     is_clean,
     move_lines,
     paint,
-    paper_tile,
     spoil,
     warp_image,
 )  # fmt: skip
 from handlens.data.records import Box, Line
 
 Mask = UInt8[np.ndarray, "height width"]
+
+_PAPER = 4
+"""Least ink on paper, out of 255: what is below half of it after the warp is beside the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +120,14 @@ def shoot(
         pixels = paint(mask, ink, paper)
         return (Image.fromarray(pixels) if clean else spoil(rng, pixels, level)), lines, clean
     whole = shift if warp is None else warp @ shift
-    pixels = paint(np.asarray(warp_image(Image.fromarray(mask), whole, (width, height))), ink, paper)
+    marked = np.maximum(mask, _PAPER)
+    if warp is None:
+        seen = np.pad(marked, margin_px)
+    else:
+        seen = np.asarray(warp_image(Image.fromarray(marked), whole, (width, height)))
+    pixels = paint(seen, ink, paper)
     if margin_px:
-        cover = Image.new("L", (sheet_w, sheet_h), 255)
-        alpha = np.asarray(warp_image(cover, whole, (width, height)))[..., None]
-        pixels = np.where(alpha > 127, pixels, _ground(rng, paper, width, height))
+        pixels = np.where((seen < _PAPER // 2)[..., None], _ground(rng, paper, width, height), pixels)
     picture = Image.fromarray(pixels) if clean else spoil(rng, pixels, level)
     return picture, move_lines(whole, lines), clean
 
@@ -132,5 +138,6 @@ def _ground(rng: Random, paper: Colour, width: int, height: int) -> np.ndarray:
     value = rng.uniform(20, 130) if is_light_paper else rng.uniform(150, 230)
     tint = np.array([value * rng.uniform(0.75, 1.15) for _ in range(3)], np.float32)
     y, x = rng.randrange(500), rng.randrange(500)
-    grain = paper_tile()[y : y + height, x : x + width, None] * np.float32(rng.uniform(0, 12))
-    return np.clip(tint + grain, 0, 255).astype(np.uint8)
+    grain = np.linspace(-4, 4, 256, dtype=np.float32)[:, None] * np.float32(rng.uniform(0, 12))
+    shades = np.clip(tint + grain, 0, 255).astype(np.uint8)
+    return np.take(shades, grain_tile()[y : y + height, x : x + width], axis=0)
