@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ def ask(
         first_word = first_word or time.perf_counter() - begin
         tokens.append(token)
         if not as_json:
-            click.echo(token.text, nl=False)
+            click.echo(_printable(token.text), nl=False)
             sys.stdout.flush()
     timings = {"open": opened - begin, **seen.seconds, "first_word": first_word, "total": time.perf_counter() - begin}
     click.echo(json.dumps(_report(answerer, seen, tokens, timings), ensure_ascii=False) if as_json else "")
@@ -117,6 +118,13 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # a question longer than a file name may be, or with a null byte
         return False
+
+
+def _printable(text: str) -> str:
+    """Keep an answer from steering a terminal: control characters become U+FFFD."""
+    if not sys.stdout.isatty():
+        return text
+    return "".join("\ufffd" if unicodedata.category(char) == "Cc" and char not in "\n\t" else char for char in text)
 
 
 def _open(source: str, max_pixels: int) -> "Picture":

@@ -80,7 +80,7 @@ def run(args: Sequence[str]) -> int:
         return code if isinstance(code, int) else 0
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click turns a closed pipe into SystemExit
         _leave_pipe()
         return 0
     except click.exceptions.NoArgsIsHelpError as usage:
