@@ -25,14 +25,14 @@ QUESTIONS = (
 
 def commands_page() -> str:
     """Return the help of every command as one document."""
-    from handlens.cli.main import main
+    from handlens.cli.main import handlens
 
     def help_of(*words: str) -> str:
-        shown = CliRunner().invoke(main, [*words, "--help"], prog_name="handlens", terminal_width=100)
+        shown = CliRunner().invoke(handlens, [*words, "--help"], prog_name="handlens", terminal_width=100)
         return f"```text\n{shown.output.strip()}\n```\n"
 
-    with click.Context(main) as context:
-        names = main.list_commands(context)
+    with click.Context(handlens) as context:
+        names = handlens.list_commands(context)
     parts = ["# Commands", "Cut from the program by `make docs`; a test compares them.", help_of()]
     for name in names:
         parts += [f"## {name}", help_of(name)]

@@ -24,12 +24,12 @@ def documents_with_commands() -> list[Path]:
 
 @pytest.mark.parametrize("file", documents_with_commands(), ids=lambda file: file.name)
 def test_commands_in_documents_exist(file: Path) -> None:
-    from handlens.cli.main import main
+    from handlens.cli.main import handlens
 
     for line in commands_in(file):
         words = re.findall(r"\"[^\"]*\"|'[^']*'|\S+", line)[1:]
         command = [] if words[0].startswith("-") else words[:1]
-        shown = CliRunner().invoke(main, [*command, "--help"])
+        shown = CliRunner().invoke(handlens, [*command, "--help"])
         assert shown.exit_code == 0, f"{file.name}: {line!r}: {shown.output}"
         for option in (word.split("=")[0] for word in words if re.fullmatch(r"--?[a-z][a-z-]*(?:=.*)?", word)):
             assert re.search(rf"(?<![\w-]){option}(?![\w-])", shown.output), f"{file.name}: no {option} in {line!r}"
@@ -96,7 +96,7 @@ def test_the_tour_shows_what_the_code_does(monkeypatch: pytest.MonkeyPatch) -> N
     tour = doctest.DocTestParser().get_doctest(text, {}, "tour.md", "docs/tour.md", 0)
     assert len(tour.examples) > 20
     report: list[str] = []
-    doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(tour, out=report.append)
+    doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS | doctest.FAIL_FAST).run(tour, out=report.append)
     assert not report, "".join(report)
 
 
