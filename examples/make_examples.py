@@ -45,13 +45,13 @@ def receipt() -> Image.Image:
     paper = Image.new("RGB", (560, 930), (246, 244, 238))
     pen, y = ImageDraw.Draw(paper), 36
 
-    def row(left: str, right: str = "", *, size_px: int = 31, bold: bool = False, middle: bool = False) -> None:
+    def row(left: str, right: str = "", *, size_px: int = 36, bold: bool = False, middle: bool = False) -> None:
         nonlocal y
         face = font(MONO_BOLD if bold else MONO, size_px)
         x = (560 - face.getlength(left)) / 2 if middle else 34
         pen.text((x, y), left, fill=INK, font=face)
         pen.text((526 - face.getlength(right), y), right, fill=INK, font=face)
-        y += round(size_px * 1.62)
+        y += round(size_px * 1.66)
 
     def rule() -> None:
         nonlocal y
@@ -59,7 +59,7 @@ def receipt() -> Image.Image:
             pen.line((x, y + 8, x + 9, y + 8), fill=INK, width=2)
         y += 28
 
-    row("CORNER BAKERY", size_px=42, bold=True, middle=True)
+    row("CORNER BAKERY", size_px=48, bold=True, middle=True)
     row("18 Market Street", middle=True)
     row("14 May 2025", "09:42")
     rule()
@@ -67,7 +67,7 @@ def receipt() -> Image.Image:
         row(name, f"${cents / 100:.2f}")
     rule()
     total = f"${sum(cents for _, cents in ITEMS) / 100:.2f}"
-    row("TOTAL", total, size_px=38, bold=True)
+    row("TOTAL", total, size_px=44, bold=True)
     row("Cash", "$30.00")
     row("Change", "$6.50")
     y += 14
