@@ -1,5 +1,6 @@
 """The Lens with halves that are small enough to work out by hand."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -192,7 +193,7 @@ def test_score_is_the_sum_of_log_probabilities(lens: Lens, table: np.ndarray) ->
     expected = []
     for text in texts:
         ids = [start, *lens.tokenizer.encode(text).tolist()]
-        expected.append(sum(log_softmax(table[last])[token] for last, token in zip(ids, ids[1:], strict=False)))
+        expected.append(sum(log_softmax(table[last])[token] for last, token in itertools.pairwise(ids)))
     assert lens.score(ask("what?"), seen, texts) == pytest.approx(expected)
     assert lens.score(ask("what?"), seen, []) == []
 

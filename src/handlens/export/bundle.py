@@ -74,11 +74,16 @@ class Bundle:
                 f"{folder} is not a folder; a bundle is a folder with {MANIFEST}, vision and language files"
             )
         manifest = _read_manifest(folder / MANIFEST)
-        bundle = cls(
-            folder=folder, manifest=manifest, config=HandlensConfig.from_official(manifest["config"]), verify=verify
-        )
-        for name, facts in manifest["files"].items():
-            _check_size(folder / name, facts["bytes"])
+        try:
+            config = HandlensConfig.from_official(dict(manifest["config"]))
+            sizes = {name: int(facts["bytes"]) for name, facts in manifest["files"].items() if str(facts["sha256"])}
+        except (KeyError, TypeError, AttributeError) as cause:
+            raise ModelError(
+                f"{folder / MANIFEST} is damaged ({type(cause).__name__}: {cause}); copy the bundle again"
+            ) from None
+        for name, size in sizes.items():
+            _check_size(folder / name, size)
+        bundle = cls(folder=folder, manifest=manifest, config=config, verify=verify)
         ours = fingerprint(bundle.config)
         if manifest["fingerprint"] != ours:
             raise ModelError(
@@ -153,6 +158,9 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     missing = [key for key in ("name", "config", "fingerprint", "files") if key not in manifest]
     parts = (".onnx", ".gguf", "tokenizer.json")
     missing += [part for part in parts if not any(name.endswith(part) for name in manifest.get("files", ()))]
+    strange = [name for name in manifest.get("files", ()) if Path(name).name != name]
+    if strange:
+        raise ModelError(f"{file} names '{strange[0]}', which is no file of its folder; do not trust this bundle")
     if missing:
         raise ModelError(f"{file} lacks {', '.join(missing)}; copy the bundle again")
     return manifest
