@@ -38,8 +38,7 @@ def imports_of(file: Path) -> set[str]:
 
 def is_device_file(file: Path) -> bool:
     """True when the tests of this file run without torch."""
-    parts = file.relative_to(TESTS).parts
-    if parts[0] not in DEVICE_FOLDERS and parts[0] not in {"conftest.py"}:
+    if file.suffix != ".py" or file.relative_to(TESTS).parts[0] not in DEVICE_FOLDERS:
         return False
     beyond = ("torch", "transformers", "safetensors", "onnx", "matplotlib", "pyarrow", "yaml", "pydantic")
     halves = ("handlens.model", "handlens.train", "handlens.data.generate", "handlens.export.onnx")
@@ -48,8 +47,10 @@ def is_device_file(file: Path) -> bool:
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out what cannot be imported here; decides nothing where torch is installed."""
-    if HAS_TORCH or collection_path.suffix != ".py" or TESTS not in collection_path.parents:
+    if HAS_TORCH or TESTS not in collection_path.parents:
         return None
+    if collection_path.is_dir():
+        return None if collection_path.relative_to(TESTS).parts[0] in DEVICE_FOLDERS else True
     return None if is_device_file(collection_path) else True
 
 
