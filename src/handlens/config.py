@@ -199,3 +199,7 @@ class HandlensConfig:
             )
         except KeyError as missing:
             raise ModelError(f"config.json lacks the field {missing}; take it from an official checkpoint") from None
+        except (TypeError, ValueError, AttributeError) as cause:
+            raise ModelError(
+                f"a field of config.json has the wrong type: {cause}; compare it with an official one"
+            ) from None

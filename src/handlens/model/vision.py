@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from handlens.config import VisionConfig
+from handlens.core.patches import key_positions
 
 
 class Embeddings(nn.Module):
@@ -125,8 +126,6 @@ class VisionTower(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Set fresh weights; positions begin as the sin-cos code of their place in the table."""
-        from handlens.core.patches import key_positions
-
         for name, weight in self.named_parameters():
             if weight.ndim == 1:
                 weight.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
@@ -135,8 +134,9 @@ class VisionTower(nn.Module):
                 weight.normal_(0.0, fan_in**-0.5, generator=generator)
         for layer in self.encoder.layers:
             depth = (2 * self.config.num_layers) ** -0.5
-            layer.self_attn.out_proj.weight.mul_(depth)  # type: ignore[union-attr]
-            layer.mlp.fc2.weight.mul_(depth)  # type: ignore[union-attr]
+            assert isinstance(layer, Block)
+            layer.self_attn.out_proj.weight.mul_(depth)
+            layer.mlp.fc2.weight.mul_(depth)
         side = self.config.table_side
         table = torch.from_numpy(key_positions(side, side, self.config.width))
         self.embeddings.position_embedding.weight.copy_(0.5 * table)

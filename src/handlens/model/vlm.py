@@ -23,6 +23,7 @@ class MiniCPMVConfig(PreTrainedConfig):
     """The official ``config.json`` as transformers sees it."""
 
     model_type = "minicpmv"
+    __no_type_check__ = True  # transformers takes any key; jaxtyping would check against the declared ones
 
     def typed(self) -> HandlensConfig:
         """Return our checked form of these fields."""
@@ -46,7 +47,6 @@ class HandlensModel(PreTrainedModel):
     config_class = MiniCPMVConfig
     main_input_name = "input_ids"
     _supports_sdpa = True
-    _tied_weights_keys: dict[str, str] = {}
 
     def __init__(self, config: MiniCPMVConfig) -> None:
         super().__init__(config)

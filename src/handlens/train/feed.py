@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
+from PIL import Image
 
 from handlens.config import HandlensConfig
 from handlens.core.chat import Chat, Shown, Turn
@@ -21,6 +22,7 @@ from handlens.core.tokenizer import Tokenizer
 from handlens.data.generate import generate
 from handlens.data.generate.scene_talk import describe
 from handlens.data.records import Line, Record
+from handlens.data.records import Turn as RecordTurn
 from handlens.families import Family, family_named
 from handlens.model.vlm import SliceBatch
 from handlens.train.phases import Phase
@@ -86,7 +88,7 @@ def picture_text(record: Record) -> str:
     return "\n".join(" ".join(line.text for line in row) for row in rows)
 
 
-def choose_turns(record: Record, phase: Phase, rng: random.Random, limit: int) -> list:
+def choose_turns(record: Record, phase: Phase, rng: random.Random, limit: int) -> list[RecordTurn]:
     """Return the turns of a record that a phase uses, shuffled."""
     turns = list(record.turns)
     if phase.captions_only:
@@ -96,7 +98,7 @@ def choose_turns(record: Record, phase: Phase, rng: random.Random, limit: int) -
 
 
 def build_targets(
-    first: Int64[np.ndarray, "tokens"], turns: list, family: Family, tokenizer: Tokenizer
+    first: Int64[np.ndarray, "tokens"], turns: list[RecordTurn], family: Family, tokenizer: Tokenizer
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return ids, targets and turn numbers of a conversation whose prompt for the first answer is ``first``."""
     template = family.template
@@ -107,9 +109,11 @@ def build_targets(
     ids, targets, owners = [first], [np.full(len(first), IGNORED)], [np.full(len(first), -1)]
     for number, turn in enumerate(turns):
         answer = tokenizer.encode(turn.answer + stop)
-        bridge = tokenizer.encode(
-            after + (template.user.format(text=turns[number + 1].question) + template.opening if number + 1 < len(turns) else "")
+        following = "".join(
+            template.user.replace("{text}", later.question) + template.opening
+            for later in turns[number + 1 : number + 2]
         )
+        bridge = tokenizer.encode(after + following)
         ids += [answer, bridge]
         targets += [answer, np.full(len(bridge), IGNORED)]
         owners += [np.full(len(answer), number), np.full(len(bridge), -1)]
@@ -117,12 +121,21 @@ def build_targets(
 
 
 def build_sample(
-    record: Record, phase: Phase, config: HandlensConfig, tokenizer: Tokenizer | None, side_px: int, rng: random.Random,
-    *, max_turns: int = 4,
-) -> Sample:  # fmt: skip
+    record: Record,
+    phase: Phase,
+    config: HandlensConfig,
+    tokenizer: Tokenizer | None,
+    side_px: int,
+    rng: random.Random,
+    *,
+    max_turns: int = 4,
+) -> Sample:
     """Return the sample of one record at a resolution."""
     family = family_named(config.family)
     picture = record.picture
+    if phase.zoomed_share and rng.random() < phase.zoomed_share:
+        zoom = rng.uniform(1.4, 2.2)
+        picture = picture.resize((round(picture.width * zoom), round(picture.height * zoom)), Image.Resampling.BICUBIC)
     plan = plan_slices(
         picture.width, picture.height, side_px=side_px,
         max_slices=config.slicing.max_slices if phase.slicing else 1, patch_px=config.slicing.patch_px,
@@ -158,7 +171,9 @@ def build_sample(
     )  # fmt: skip
 
 
-def normalise_bytes(patches: UInt8[np.ndarray, "slices patches pixels"]) -> Float32[np.ndarray, "slices patches pixels"]:
+def normalise_bytes(
+    patches: UInt8[np.ndarray, "slices patches pixels"],
+) -> Float32[np.ndarray, "slices patches pixels"]:
     """Return bytes scaled to [-1, 1] by the arithmetic of ``core.patches.normalise``."""
     table = ((np.arange(256, dtype=np.float32) / np.float32(255)) - np.float32(0.5)) / np.float32(0.5)
     return table[patches]
@@ -166,38 +181,14 @@ def normalise_bytes(patches: UInt8[np.ndarray, "slices patches pixels"]) -> Floa
 
 def collate(samples: list[Sample], config: HandlensConfig, next_index: int) -> Batch:
     """Pack conversations end to end and pad slices to one length."""
-    owners, names = [], []
+    owners: list[np.ndarray] = []
+    names: list[str] = []
     for sample in samples:
         owners.append(np.where(sample.tasks >= 0, sample.tasks + len(names), -1))
         names += sample.task_names
-
-    slices, labels = None, None
-    flat = [(patches, shape) for sample in samples
-            for patches, shape in zip(sample.patches, sample.plan.patches, strict=True)] if samples[0].patches else []  # fmt: skip
-    if flat:
-        longest = max(len(patches) for patches, _ in flat)
-        pixels = np.full((len(flat), longest, flat[0][0].shape[1]), 128, dtype=np.uint8)
-        places = np.zeros((len(flat), longest), dtype=np.int64)
-        keys = np.zeros((len(flat), longest, config.resampler.width), dtype=np.float32)
-        is_real = np.zeros((len(flat), longest), dtype=bool)
-        for number, (patches, (rows, columns)) in enumerate(flat):
-            count = len(patches)
-            pixels[number, :count] = patches
-            places[number, :count] = position_ids(rows, columns, table_side=config.vision.table_side)
-            keys[number, :count] = key_positions(rows, columns, config.resampler.width)
-            is_real[number, :count] = True
-        slices = SliceBatch(
-            torch.from_numpy(normalise_bytes(pixels)), torch.from_numpy(places), torch.from_numpy(keys),
-            None if is_real.all() else torch.from_numpy(is_real),
-        )  # fmt: skip
-        if samples[0].labels is not None:
-            table = np.full((len(flat), longest, NUM_LABELS), -1, dtype=np.int64)
-            for row, values in zip(table, [grid for sample in samples for grid in sample.labels or []], strict=True):
-                row[: len(values)] = values
-            labels = torch.from_numpy(table)
     return Batch(
-        slices=slices,
-        labels=labels,
+        slices=pad_slices(samples, config) if samples[0].patches else None,
+        labels=None if samples[0].labels is None else pad_labels(samples),
         ids=torch.from_numpy(np.concatenate([sample.ids for sample in samples])),
         is_visual=torch.from_numpy(np.concatenate([sample.is_visual for sample in samples])),
         targets=torch.from_numpy(np.concatenate([sample.targets for sample in samples])),
@@ -208,13 +199,51 @@ def collate(samples: list[Sample], config: HandlensConfig, next_index: int) -> B
     )
 
 
+def pad_slices(samples: list[Sample], config: HandlensConfig) -> SliceBatch:
+    """Return the slices of all samples, padded to the longest."""
+    flat = [pair for sample in samples for pair in zip(sample.patches, sample.plan.patches, strict=True)]
+    longest = max(len(patches) for patches, _ in flat)
+    pixels = np.full((len(flat), longest, flat[0][0].shape[1]), 128, dtype=np.uint8)
+    places = np.zeros((len(flat), longest), dtype=np.int64)
+    keys = np.zeros((len(flat), longest, config.resampler.width), dtype=np.float32)
+    is_real = np.zeros((len(flat), longest), dtype=bool)
+    rule = family_named(config.family).position_rule
+    for number, (patches, (rows, columns)) in enumerate(flat):
+        count = len(patches)
+        pixels[number, :count] = patches
+        places[number, :count] = position_ids(rows, columns, table_side=config.vision.table_side, rule=rule)
+        keys[number, :count] = key_positions(rows, columns, config.resampler.width)
+        is_real[number, :count] = True
+    return SliceBatch(
+        torch.from_numpy(normalise_bytes(pixels)),
+        torch.from_numpy(places),
+        torch.from_numpy(keys),
+        None if is_real.all() else torch.from_numpy(is_real),
+    )
+
+
+def pad_labels(samples: list[Sample]) -> torch.Tensor:
+    """Return the labels of all slices; -1 marks padding."""
+    grids = [grid for sample in samples for grid in sample.labels or []]
+    table = np.full((len(grids), max(map(len, grids)), NUM_LABELS), -1, dtype=np.int64)
+    for row, values in zip(table, grids, strict=True):
+        row[: len(values)] = values
+    return torch.from_numpy(table)
+
+
 def pick_kind(mixture: dict[str, float], rng: random.Random) -> str:
     """Draw a kind of record by its share."""
     return rng.choices(list(mixture), weights=list(mixture.values()))[0]
 
 
 def batches(
-    phase: Phase, config: HandlensConfig, tokenizer: Tokenizer | None, *, seed: int, start: int = 0, split: str = "train"
+    phase: Phase,
+    config: HandlensConfig,
+    tokenizer: Tokenizer | None,
+    *,
+    seed: int,
+    start: int = 0,
+    split: str = "train",
 ) -> Iterator[Batch]:
     """Yield batches without end, beginning at record ``start``; sizes are limited by slices and by pictures."""
     index = start

@@ -5,9 +5,9 @@ Boundary: a phase of ``phases.py`` and batches of ``feed.py`` in, a trained mode
 
 import json
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,6 @@ from handlens.train.state import Progress, load_state, save_state
 
 Report = Callable[[dict[str, Any]], None]
 PARTS = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
-
-
-class _Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
-    """Batches made in a process of their own while the model computes."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args, self.kwargs = args, kwargs
-
-    def __iter__(self) -> Iterator[Batch]:
-        return batches(*self.args, **self.kwargs)
 
 
 def freeze(model: HandlensModel, phase: Phase) -> list[tuple[str, nn.Parameter]]:
@@ -89,7 +79,7 @@ def token_loss(model: HandlensModel, batch: Batch) -> tuple[Tensor, dict[str, fl
     return loss, scores
 
 
-def _summary(window: list[dict[str, float]]) -> dict[str, float]:
+def summarise(window: list[dict[str, float]]) -> dict[str, float]:
     """Average a window of step scores; exact counts are added up before the division."""
     result: dict[str, float] = {}
     for name in sorted({name for scores in window for name in scores}):
@@ -100,6 +90,52 @@ def _summary(window: list[dict[str, float]]) -> dict[str, float]:
         elif not name.startswith("count/"):
             result[name] = round(sum(values) / len(values), 4)
     return result
+
+
+class Learner:
+    """A model with what one phase adds to it: optimisers, and for ``reading`` the throw-away head."""
+
+    def __init__(self, model: HandlensModel, config: HandlensConfig, phase: Phase) -> None:
+        self.model = model
+        self.phase = phase
+        self.head = ReadingHead(config.vision.width) if phase.objective == "reading" else None
+        named = freeze(model, phase) + (list(self.head.named_parameters()) if self.head else [])
+        self.weights = [weight for _, weight in named]
+        self.optimisers = build_optimisers(named, phase)
+
+    @property
+    def modules(self) -> dict[str, Any]:
+        """Everything that a checkpoint holds."""
+        return {"model": self.model} | self.optimisers | ({"head": self.head} if self.head else {})
+
+    def learn(self, batch: Batch, step: int) -> dict[str, float]:
+        """Take one step and return its scores; nothing moves when the loss or its slope is not a number.
+
+        Raises:
+            TrainingError: the loss, or the size of its gradient, is not finite.
+        """
+        rate = self.phase.rate_at(step)
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        loss, score = reading_loss(self.model, self.head, batch) if self.head else token_loss(self.model, batch)
+        self._check("loss", float(loss.detach()), step, batch)
+        for weight in self.weights:
+            weight.grad = None
+        loss.backward()
+        norm = float(nn.utils.clip_grad_norm_(self.weights, 1.0))
+        self._check("gradient", norm, step, batch)
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+        return {"loss": float(loss.detach()), "norm": norm} | score
+
+    def _check(self, what: str, value: float, step: int, batch: Batch) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"phase {self.phase.name}: the {what} of step {step} is {value} "
+                f"(the {len(batch.lengths)} records before {batch.next_index}); "
+                f"lower {self.phase.name}.rate (it is {self.phase.rate:g}) and run again"
+            )
 
 
 def train_phase(
@@ -118,68 +154,95 @@ def train_phase(
     """Train one phase in place; True when it is complete, False when ``stop`` asked to pause.
 
     Raises:
-        TrainingError: the loss is not a number, or a checkpoint cannot be written.
+        TrainingError: the loss is not a number, or a checkpoint cannot be read or written.
     """
     torch.manual_seed(seed)
-    model.llm.set_attn_implementation(packing.NAME)
-    learning = freeze(model, phase)
-    head = ReadingHead(config.vision.width) if phase.objective == "reading" else None
-    weights = [weight for _, weight in learning] + (list(head.parameters()) if head else [])
-    optimisers = build_optimisers([*learning, *(head.named_parameters() if head else [])], phase)
-    modules: dict[str, Any] = {"model": model} | optimisers | ({"head": head} if head else {})
-    progress = load_state(folder / "state", modules) or Progress()
-    stream = torch.utils.data.DataLoader(
-        _Stream(phase, config, tokenizer, seed=seed, start=progress.next_index),
-        batch_size=None,
-        num_workers=1,
-        prefetch_factor=3,
-    )
-    saved, started, scores = time.monotonic(), time.monotonic(), []
+    learner = Learner(model, config, phase)
+    progress = load_state(folder / "state", learner.modules) or Progress()
+    stream = _stream(phase, config, tokenizer, seed, progress.next_index)
+    saved = started = time.monotonic()
+    scores: list[dict[str, float]] = []
     model.train()
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-        for batch in stream:
-            if progress.step >= phase.steps:
-                break
-            for optimiser in optimisers.values():
-                for group in optimiser.param_groups:
-                    group["lr"] = phase.rate_at(progress.step)
-            loss, score = reading_loss(model, head, batch) if head else token_loss(model, batch)
-            if not math.isfinite(float(loss.detach())):
-                raise TrainingError(
-                    f"phase {phase.name}: the loss of step {progress.step} is {float(loss.detach())}; "
-                    f"records {progress.next_index} to {batch.next_index}; lower rate ({phase.rate}) and run again"
-                )
-            for weight in weights:
-                weight.grad = None
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(weights, 1.0)
-            for optimiser in optimisers.values():
-                optimiser.step()
+    model.llm.set_attn_implementation(packing.NAME)
+    try:
+        while progress.step < phase.steps:
+            batch = next(stream)
+            scores.append(learner.learn(batch, progress.step))
             now = time.monotonic()
-            progress = replace(
-                progress,
-                step=progress.step + 1,
-                next_index=batch.next_index,
-                pictures=progress.pictures + len(batch.lengths),
-                slices=progress.slices + (len(batch.slices.patches) if batch.slices else 0),
-                tokens=progress.tokens + int((batch.targets != IGNORED).sum()),
-                seconds=round(progress.seconds + now - started, 3),
-            )
-            started = now
-            scores.append({"loss": float(loss.detach()), "norm": float(norm)} | score)
+            progress, started = _advance(progress, batch, now - started), now
             if progress.step % window == 0 or progress.step == phase.steps:
-                row = {"phase": phase.name, "step": progress.step, "of": phase.steps, "pictures": progress.pictures,
-                       "slices": progress.slices, "seconds": round(progress.seconds, 1)} | _summary(scores)  # fmt: skip
-                log.write(json.dumps(row) + "\n")
-                log.flush()
+                row = _row(phase, progress, scores)
+                _write_row(folder / "log.jsonl", row)
                 report(row)
                 scores = []
             paused = stop()
             if paused or now - saved > seconds_between_checkpoints:
-                save_state(folder / "state", progress, modules)
+                save_state(folder / "state", progress, learner.modules)
                 saved = now
             if paused:
                 return False
-    save_state(folder / "state", progress, modules)
-    model.llm.set_attn_implementation("sdpa")
+    finally:
+        model.llm.set_attn_implementation("sdpa")
+    save_state(folder / "state", progress, learner.modules)
     return True
+
+
+class _Records(torch.utils.data.IterableDataset[Batch]):
+    """Batches made in a process of their own while the model computes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.args, self.kwargs = args, kwargs
+
+    def __iter__(self) -> Iterator[Batch]:
+        return batches(*self.args, **self.kwargs)
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A signal for the whole process group must not take the batches away before the checkpoint is written."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stream(
+    phase: Phase, config: HandlensConfig, tokenizer: Tokenizer | None, seed: int, start: int
+) -> Iterator[Batch]:
+    return iter(
+        torch.utils.data.DataLoader(
+            _Records(phase, config, tokenizer, seed=seed, start=start),
+            batch_size=None,
+            num_workers=1,
+            prefetch_factor=3,
+            worker_init_fn=_leave_signals_to_the_run,
+        )
+    )
+
+
+def _advance(progress: Progress, batch: Batch, seconds: float) -> Progress:
+    return Progress(
+        step=progress.step + 1,
+        next_index=batch.next_index,
+        pictures=progress.pictures + len(batch.lengths),
+        slices=progress.slices + (len(batch.slices.patches) if batch.slices else 0),
+        tokens=progress.tokens + int((batch.targets != IGNORED).sum()),
+        seconds=round(progress.seconds + seconds, 3),
+    )
+
+
+def _row(phase: Phase, progress: Progress, scores: list[dict[str, float]]) -> dict[str, Any]:
+    return {
+        "phase": phase.name,
+        "step": progress.step,
+        "of": phase.steps,
+        "pictures": progress.pictures,
+        "slices": progress.slices,
+        "seconds": round(progress.seconds, 1),
+    } | summarise(scores)
+
+
+def _write_row(file: Path, row: dict[str, Any]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+    except OSError as cause:
+        raise TrainingError(f"cannot write {file}: {cause.strerror or cause}") from None

@@ -3,9 +3,12 @@
 Boundary: what ``handlens train`` calls. Calling it again with the same folder goes on where it stopped.
 """
 
+import contextlib
 import json
+import random
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -18,13 +21,17 @@ from handlens.core.tokenizer import Tokenizer
 from handlens.data.generate import generate
 from handlens.errors import SettingError, TrainingError, did_you_mean
 from handlens.model.checkpoint import load_weights, save_model
-from handlens.model.vlm import HandlensModel, build_model
+from handlens.model.vlm import HandlensModel, SliceBatch, build_model
 from handlens.recipes import nano
 from handlens.train.feed import batches, pick_kind, picture_text
 from handlens.train.loop import Report, train_phase
 from handlens.train.phases import Phase, Recipe
 from handlens.train.vocabulary import save_vocabulary, train_vocabulary
 from handlens.train.warmstart import localise
+
+VOCABULARY = "tokenizer.json"
+WEIGHTS = "model.safetensors"
+"""Names of files; the weights of a phase are there when it is finished."""
 
 RECIPES = {"nano": nano}
 """Modules with ``recipe()`` and ``model(vocab_size)``."""
@@ -80,8 +87,6 @@ def _number(key: str, text: str, kind: Any) -> Any:
 
 def vocabulary_texts(recipe: Recipe, count: int = 4000) -> Iterator[str]:
     """Yield questions, answers and printed text of generated records."""
-    import random
-
     mixture = recipe.phases[0].mixture
     for index in range(count):
         rng = random.Random(f"{recipe.seed}/vocabulary/{index}")
@@ -97,18 +102,22 @@ def warm_start(model: HandlensModel, config: HandlensConfig, recipe: Recipe, pha
     """Localise a fresh resampler on pictures of the phase to come; return R squared."""
     probe = replace(phase, objective="reading", sides_px=(config.slicing.side_px,), name="warmstart")
 
-    def slices() -> Iterator[Any]:
+    def slices() -> Iterator[tuple[SliceBatch, list[tuple[int, int]]]]:
         for batch in islice(batches(probe, config, None, seed=recipe.seed), 24):
             assert batch.slices is not None
-            shapes = []
-            real = batch.slices.is_real
-            for number, ids in enumerate(batch.slices.position_ids):
-                count = len(ids) if real is None else int(real[number].sum())
-                rows = len((ids[:count] // config.vision.table_side).unique())
-                shapes.append((rows, count // rows))
-            yield batch.slices, shapes
+            yield batch.slices, patch_shapes(batch.slices, config.vision.table_side)
 
     return localise(model, slices())
+
+
+def patch_shapes(slices: SliceBatch, table_side: int) -> list[tuple[int, int]]:
+    """Return rows and columns of patches of every slice, read from its rows of the position table."""
+    shapes = []
+    for number, ids in enumerate(slices.position_ids):
+        count = len(ids) if slices.is_real is None else int(slices.is_real[number].sum())
+        rows = len((ids[:count] // table_side).unique())
+        shapes.append((rows, count // rows))
+    return shapes
 
 
 def train(name: str, out: Path, settings: dict[str, str] | None = None, report: Report = lambda row: None) -> Path:
@@ -123,58 +132,68 @@ def train(name: str, out: Path, settings: dict[str, str] | None = None, report: 
     recipe, module = resolve(name)
     recipe = apply_settings(recipe, settings or {})
     out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise TrainingError(f"cannot make the run folder {out}: {cause.strerror}") from None
-    vocabulary = out / "tokenizer.json"
-    if not vocabulary.exists():
-        report({"phase": "vocabulary", "step": 0, "of": 1})
-        save_vocabulary(train_vocabulary(vocabulary_texts(recipe), recipe.vocab_size), vocabulary)
-    tokenizer = Tokenizer.from_file(vocabulary)
+    tokenizer = open_run(recipe, out, report)
     config = module.model(tokenizer.vocab_size)
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
     torch.manual_seed(recipe.seed)
     model = build_model(config)
-    pause = _pause_on_signals()
     order = [row.name for row in module.recipe().phases]
     last = out
-    for phase in recipe.phases:
-        last = out / phase.name
-        if (last / "model.safetensors").exists():
-            load_into(model, last)
-            continue
-        before = [out / earlier for earlier in order[: order.index(phase.name)]]
-        for folder in reversed(before):
-            if (folder / "model.safetensors").exists():
-                load_into(model, folder)
-                break
-        last.mkdir(exist_ok=True)
-        if phase.trains == ("resampler",) and not list((last / "state").glob("step-*")):
-            fitted = warm_start(model, config, recipe, phase)
-            report({"phase": phase.name, "step": 0, "of": phase.steps, "place_r2": round(fitted, 4)})
-        if not train_phase(model, config, phase, tokenizer, last, seed=recipe.seed, report=report, stop=pause):
-            raise TrainingError(f"stopped in phase {phase.name}; its checkpoint is in {last}; the same command goes on")
-        save_model(model, last, vocabulary)
+    with pause_on_signals() as pause:
+        for phase in recipe.phases:
+            last = out / phase.name
+            if (last / WEIGHTS).exists():
+                load_weights(model, last / WEIGHTS)
+                continue
+            earlier = [out / before / WEIGHTS for before in order[: order.index(phase.name)]]
+            if finished := [file for file in earlier if file.exists()]:
+                load_weights(model, finished[-1])
+            if phase.trains == ("resampler",) and not list((last / "state").glob("step-*")):
+                fitted = warm_start(model, config, recipe, phase)
+                report({"phase": phase.name, "step": 0, "of": phase.steps, "place_r2": round(fitted, 4)})
+            if not train_phase(model, config, phase, tokenizer, last, seed=recipe.seed, report=report, stop=pause):
+                raise TrainingError(
+                    f"stopped in phase {phase.name}; its checkpoint is in {last}; the same command goes on"
+                )
+            save_model(model, last, out / VOCABULARY)
     return last
 
 
-def load_into(model: HandlensModel, folder: Path) -> None:
-    """Copy a finished phase's weights into the model."""
-    with torch.no_grad():
-        load_weights(model, folder / "model.safetensors")
+def open_run(recipe: Recipe, out: Path, report: Report) -> Tokenizer:
+    """Make the folder of a run, write what it was asked, and return its vocabulary, trained when it is new.
+
+    Raises:
+        TrainingError: the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
+    except OSError as cause:
+        raise TrainingError(
+            f"cannot write the run folder {out}: {cause.strerror}; give --out a folder that can be written"
+        ) from None
+    if not (out / VOCABULARY).exists():
+        report({"phase": "vocabulary", "step": 0, "of": 1})
+        save_vocabulary(train_vocabulary(vocabulary_texts(recipe), recipe.vocab_size), out / VOCABULARY)
+    return Tokenizer.from_file(out / VOCABULARY)
 
 
-def _pause_on_signals() -> Any:
+@contextlib.contextmanager
+def pause_on_signals() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether SIGTERM or Ctrl-C asked to stop; a second Ctrl-C stops at once."""
     asked = False
+    before: dict[signal.Signals, Any] = {}
 
     def on_signal(number: int, frame: object) -> None:
         nonlocal asked
         asked = True
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            signal.signal(number, on_signal)
-        except ValueError:  # not the main thread: the caller owns the signals
-            break
-    return lambda: asked
+    # Outside the main thread the caller owns the signals.
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -62,14 +62,15 @@ def localise(model: HandlensModel, batches: Iterable[tuple[SliceBatch, list[tupl
         wanted = place_code(u.float(), index // side + 0.5, side) * (_SHARPNESS * math.sqrt(size))
         solved = torch.linalg.pinv(query) @ wanted
         code = solved.shape[1]
-        rows = slice(head * size, head * size + code)
-        weight[rows] = solved.T
-        bias[rows] = 0.0
+        queries = slice(head * size, head * size + code)
+        weight[queries] = solved.T
+        bias[queries] = 0.0
         keys = slice(width + head * size, width + head * size + code)
         weight[keys] = fitted[:-1].T.float()
         bias[keys] = fitted[-1].float()
         # What is left of the head begins silent and is free to learn what to look for.
         weight[head * size + code : (head + 1) * size] *= 0.1
         weight[width + head * size + code : width + (head + 1) * size] *= 0.1
-    resampler.proj *= model.llm.get_input_embeddings().weight.std() / resampler.proj.std() * width**-0.5
+    word_size = model.llm.get_input_embeddings().weight.std()
+    resampler.proj.mul_(word_size / resampler.proj.std() * width**-0.5)
     return r_squared
