@@ -218,7 +218,7 @@ def test_without_torch_export_names_the_extra(
         export_bundle(model_folder, tmp_path / "out")
 
 
-def test_peak_memory_is_the_larger_half(bundle_of: BundleOf, pictures: list[Picture]) -> None:
+def test_nothing_is_held_between_two_questions(bundle_of: BundleOf, pictures: list[Picture]) -> None:
     lens = open_bundle(bundle_of("Q8_0"), threads=1)
     seen = lens.see(pictures[:1])
     assert lens._vision is None and lens._language is None
