@@ -7,7 +7,10 @@ pre-training stages and SFT follow arXiv 2408.01800, section 4, at 112 and 224 p
 from handlens.config import HandlensConfig, LanguageConfig, ResamplerConfig, SlicingConfig, VisionConfig
 from handlens.train.phases import Phase, Recipe
 
-EVERYTHING = {"lines": 0.35, "scenes": 0.25, "receipts": 0.2, "labels": 0.1, "tables": 0.1}
+TALK = {"lines": 0.35, "pages": 0.25, "scenes": 0.15, "receipts": 0.1, "labels": 0.08, "tables": 0.07}
+EVERYTHING = {"lines": 0.28, "pages": 0.15, "scenes": 0.22, "receipts": 0.18, "labels": 0.09, "tables": 0.08}
+
+CAPTIONS = {"lines": 0.4, "pages": 0.25, "scenes": 0.2, "labels": 0.15}
 
 
 def model(vocab_size: int = 1024) -> HandlensConfig:
@@ -16,7 +19,7 @@ def model(vocab_size: int = 1024) -> HandlensConfig:
         family="nano",
         vision=VisionConfig(width=192, mlp_width=512, num_layers=5, num_heads=3),
         resampler=ResamplerConfig(num_queries=64, width=256, vision_width=192),
-        language=LanguageConfig(vocab_size=vocab_size, width=256, mlp_width=512, num_layers=4, num_heads=4, num_kv_heads=2),
+        language=LanguageConfig(vocab_size=vocab_size, width=256, mlp_width=512, num_layers=4, num_heads=4, num_kv_heads=2, tied=True),
         slicing=SlicingConfig(side_px=224, max_slices=9),
     )
 
@@ -28,12 +31,32 @@ def recipe() -> Recipe:
         phases=(
             Phase(
                 name="language", trains=("language",), objective="text", sides_px=(224,), slicing=False,
-                mixture=EVERYTHING, steps=900, rate=2.5e-3, slices_per_step=1000, pictures_per_step=10,
+                mixture=TALK, steps=1100, rate=3e-3, slices_per_step=1000, pictures_per_step=10,
             ),
             Phase(
                 name="vision", trains=("vision",), objective="reading", sides_px=(224,), slicing=True,
-                mixture={"pages": 0.65, "lines": 0.1, "scenes": 0.25}, steps=1800, rate=2.5e-3, slices_per_step=16,
+                mixture={"pages": 0.65, "lines": 0.1, "scenes": 0.25}, steps=1650, rate=2.5e-3, slices_per_step=16,
                 pictures_per_step=64, ramp_pictures=8000,
+            ),
+            Phase(
+                name="warmup", trains=("resampler",), objective="answers", sides_px=(112,), slicing=False,
+                mixture=CAPTIONS, captions_only=True, steps=150, rate=2e-3, slices_per_step=24, pictures_per_step=24,
+                ramp_pictures=6000,
+            ),
+            Phase(
+                name="resolution", trains=("vision",), objective="answers", sides_px=(224,), slicing=False,
+                mixture=CAPTIONS, captions_only=True, steps=80, rate=1e-3, slices_per_step=16, pictures_per_step=16,
+                ramp_pictures=6000,
+            ),
+            Phase(
+                name="adaptive", trains=("vision", "resampler"), objective="answers", sides_px=(224,), slicing=True,
+                mixture=EVERYTHING, captions_only=True, zoomed_share=0.1, steps=120, rate=1.5e-3, slices_per_step=36,
+                pictures_per_step=16, ramp_pictures=6000,
+            ),
+            Phase(
+                name="sft", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
+                slicing=True, mixture=EVERYTHING, zoomed_share=0.12, steps=1200, rate=1.5e-3, slices_per_step=36, pictures_per_step=16,
+                decay_share=0.4, ramp_pictures=4000,
             ),
         ),
     )  # fmt: skip

@@ -28,7 +28,7 @@ from handlens.model.vlm import SliceBatch
 from handlens.train.phases import Phase
 from handlens.train.reading import NUM_LABELS, patch_labels
 
-CAPTION_TASKS = (".read", ".describe", ".markdown")
+CAPTION_TASKS = (".read", ".line", ".describe", ".markdown")
 IGNORED = -100
 
 
@@ -157,8 +157,6 @@ def build_sample(
         text = family.template.user.replace("{text}", head) + family.template.opening
         first = tokenizer.encode(text)
         ids, targets, owners = build_targets(first, turns, family, tokenizer)
-        targets = ids.copy()  # the phase learns the text too
-        targets[0] = IGNORED  # nothing precedes it
         is_visual = np.zeros(len(ids), dtype=bool)
     else:
         chat: Chat = (Turn("user", (Shown(0), turns[0].question)),)

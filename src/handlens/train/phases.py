@@ -34,6 +34,8 @@ class Phase:
     slices_per_step: int
     """A batch is filled until it holds this many slices."""
     pictures_per_step: int
+    zoomed_share: float = 0.0
+    """Share of pictures that come two to five times as large in area, as a better camera would take them."""
     ramp_pictures: int = 0
     """Records after which pictures are as damaged as they get; they begin clean."""
     warmup_steps: int = 50

@@ -1,6 +1,6 @@
 """Pages packed with text: the kind that shows most characters per patch, for learning to read fast.
 
-Boundary: draws one page; it asks only to read its first line, because the whole is long.
+Boundary: draws one page; a short one is read whole, a long one line by line.
 """
 
 from random import Random
@@ -13,12 +13,19 @@ from handlens.data.generate.ink import Face, around, can_print, face_of, pens, p
 from handlens.data.generate.page import Page, ask, pick_colours
 from handlens.data.generate.photo import choose_warp, is_clean, move_lines, paint, spoil, warp_image
 from handlens.data.generate.words import phrase
-from handlens.data.records import Line
+from handlens.data.records import Line, Turn
 
 _READ = (
-    "What does the first line say?", "Read the first line.", "Transcribe the top line.",
-    "What is written in the first line?", "Copy the first line.",
+    "What does it say?", "Read the text.", "Transcribe this.", "Read everything.", "Transcribe the page.",
+    "Copy the printed text.", "What is written here?",
 )  # fmt: skip
+_LINE = (
+    "What does the {which} line say?", "Read the {which} line.", "Transcribe the {which} line.",
+    "What is written in the {which} line?", "Copy the {which} line.",
+)  # fmt: skip
+_ORDER = ("first", "second", "third", "fourth")
+LONGEST_WHOLE = 100
+"""Characters up to which a page is read whole."""
 
 
 def draw_page(rng: Random, split: str, level: float) -> Page:
@@ -48,12 +55,23 @@ def draw_page(rng: Random, split: str, level: float) -> Page:
         mask = np.asarray(warp_image(Image.fromarray(mask), warp, (side, side)))
     ink, paper = pick_colours(rng, level)
     pixels = paint(mask, ink, paper)
-    first = lines[0].text if lines else ""
     return Page(
         kind="pages", picture=Image.fromarray(pixels) if clean else spoil(rng, pixels, level),
-        lines=move_lines(warp, tuple(lines)), turns=(ask(rng, "pages.read", _READ, first),),
+        lines=move_lines(warp, tuple(lines)), turns=_talk(rng, [line.text for line in lines]),
         facts={"families": sorted({font.family for font in fonts}), "clean": clean},
     )  # fmt: skip
+
+
+def _talk(rng: Random, texts: list[str]) -> tuple[Turn, ...]:
+    """Ask for the whole text, or for one of the first lines and the last."""
+    whole = "\n".join(texts)
+    if len(whole) <= LONGEST_WHOLE:
+        return (ask(rng, "pages.read", _READ, whole),)
+    number = rng.randrange(min(len(texts) - 1, len(_ORDER)))
+    return (
+        ask(rng, "pages.line", _LINE, texts[number], which=_ORDER[number]),
+        ask(rng, "pages.line", _LINE, texts[-1], which="last"),
+    )
 
 
 def _fill(rng: Random, split: str, face: Face, width_px: int) -> str:
