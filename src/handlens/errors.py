@@ -42,6 +42,11 @@ class NeedsExtra(HandlensError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the extra '{extra}': pip install 'handlens[{extra}]'")
+        self.what, self.extra = what, extra
+
+    def __reduce__(self) -> tuple[type["NeedsExtra"], tuple[str, str]]:
+        """Travel whole from a worker process to the caller."""
+        return NeedsExtra, (self.what, self.extra)
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -66,7 +66,21 @@ def test_manifest_lists_every_record(folder: Path) -> None:
 def test_progress_ends_at_the_count(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write_shards("lines", 5, 1, tmp_path, per_shard=2, progress=lambda done, wanted: seen.append((done, wanted)))
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert seen == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+def test_progress_of_two_processes_ends_at_the_count(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    progress = lambda done, wanted: seen.append((done, wanted))  # noqa: E731
+    write_shards("lines", 5, 1, tmp_path, jobs=2, per_shard=3, progress=progress)
+    assert seen == sorted(seen)
+    assert seen[-1] == (5, 5)
+
+
+def test_an_error_in_a_process_ends_the_others(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="unknown kind 'linse'"):
+        write_shards("linse", 400, 1, tmp_path, jobs=2, per_shard=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_half_written_stays(tmp_path: Path) -> None:

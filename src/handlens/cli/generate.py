@@ -32,6 +32,7 @@ def generate(kind: str, count: int, seed: int, out: Path, jobs: int, split: str,
         if value not in known:
             raise SettingError(f"unknown {what} '{value}'{did_you_mean(value, known)}")
     with progress_bar(f"generate {kind}", "pictures") as advance:
+        advance(0, count)
         manifest = write_shards(kind, count, seed, out, jobs, split, level=level, progress=advance)
     facts = {"kind": kind, "count": count, "seed": seed, "split": split, "manifest": str(manifest)}
     click.echo(json.dumps(facts) if as_json else manifest)

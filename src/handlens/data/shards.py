@@ -5,12 +5,13 @@ Boundary: files only; what a record means is in ``records``. Needs pyarrow for t
 
 import hashlib
 import io
+import itertools
 import json
 import os
+import signal
 import tarfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
@@ -27,6 +28,10 @@ PER_SHARD = 1000
 
 Row = dict[str, Any]
 Progress = Callable[[int, int], None]
+Report = Callable[[int], None]
+Span = tuple[int, int, int]
+"""Number of a shard, first record, record after the last."""
+Work = Callable[..., list[Row]]
 
 
 def write_shards(
@@ -65,16 +70,14 @@ def write_shards(
         raise DataError(
             f"{folder} holds {len(strange)} shards of a larger run ({min(strange)} ...); choose an empty folder"
         )
+
+    def report(num_made: int) -> None:
+        if progress is not None:
+            progress(num_made, count)
+
     work = partial(_write_shard, folder, kind, seed, split, level)
-    rows: list[Row] = []
-    # spawned workers start clean: no threads or locks of the caller come along
     workers = min(jobs, len(spans))
-    pool = ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else None
-    with pool or nullcontext():
-        for part in pool.map(work, spans) if pool else map(work, spans):
-            rows += part
-            if progress is not None:
-                progress(len(rows), count)
+    rows = _in_parallel(work, spans, workers, report) if workers > 1 else _in_turn(work, spans, report)
     manifest = folder / "manifest.parquet"
     write_manifest(rows, manifest)
     return manifest
@@ -137,11 +140,69 @@ def _short(box: tuple[float, ...]) -> list[float]:
     return [round(float(value), 2) for value in box]
 
 
+def _in_turn(work: Work, spans: Sequence[Span], report: Report) -> list[Row]:
+    """Write the shards one after the other; every record is reported."""
+    num_made = itertools.count(1)
+    return [row for span in spans for row in work(span, lambda: report(next(num_made)))]
+
+
+def _in_parallel(work: Work, spans: Sequence[Span], workers: int, report: Report) -> list[Row]:
+    """Write the shards in processes; what they made together is reported a few times a second."""
+    # spawned workers start clean: no threads or locks of the caller come along
+    context = get_context("spawn")
+    made = context.Value("q", 0)
+    pool = ProcessPoolExecutor(workers, context, _remember, (made,))
+    try:
+        futures = [pool.submit(work, span) for span in spans]
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, timeout=0.2)
+            for future in done:
+                future.result()  # raises what the worker raised
+            report(made.value)
+        return [row for future in futures for row in future.result()]
+    except BaseException:
+        made.value = _STOP  # shards that are begun end at their next record, the others are not begun
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_STOP = -1
+_made: Any = None
+"""In a worker: the count of records that all workers share, or ``_STOP``."""
+
+
+class _Stopped(Exception):
+    """Another shard failed or the user pressed Ctrl-C."""
+
+
+def _remember(made: Any) -> None:
+    global _made
+    _made = made
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what Ctrl-C means
+
+
+def _count_one() -> None:
+    with _made.get_lock():
+        if _made.value == _STOP:
+            raise _Stopped
+        _made.value += 1
+
+
 def _shard_name(number: int) -> str:
     return f"{number:06d}.tar"
 
 
-def _write_shard(folder: Path, kind: str, seed: int, split: str, level: float, span: tuple[int, int, int]) -> list[Row]:
+def _write_shard(
+    folder: Path,
+    kind: str,
+    seed: int,
+    split: str,
+    level: float,
+    span: Span,
+    tick: Callable[[], None] = _count_one,
+) -> list[Row]:
     from handlens.data.generate import generate
 
     number, start, end = span
@@ -153,6 +214,7 @@ def _write_shard(folder: Path, kind: str, seed: int, split: str, level: float, s
             for index in range(start, end):
                 record = generate(kind, seed, index, split=split, level=level)
                 rows.append(_add(tar, record) | {"shard": name})
+                tick()
         partial_name.replace(whole)
     finally:
         partial_name.unlink(missing_ok=True)
