@@ -68,6 +68,14 @@ def test_heic_opens_with_pillow_heif():
     assert corners(open_picture(stream.getvalue())) == ["red", "green", "blue", "white"]
 
 
+def test_damaged_heic_is_one_line():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(quarters()).save(stream, format="HEIF")
+    data = stream.getvalue()
+    assert "damaged HEI" in failure(data[: len(data) - 40], name="photo.heic")
+
+
 def test_heic_without_pillow_heif_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # what Python does for a module that is not there
     header = struct.pack(">I", 24) + b"ftypheic" + bytes(12)

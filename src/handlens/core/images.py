@@ -65,7 +65,7 @@ def open_picture(
             raise ImageError(f"{name} is {width}x{height} px; there is not enough memory for it") from None
         except Exception as cause:  # decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error ...
             raise ImageError(
-                f"{name} is a damaged {image.format} picture of {len(data):,} bytes ({cause}); copy it again"
+                f"{name} is a damaged {image.format} picture of {len(data):,} bytes ({_one_line(cause)}); copy it again"
             ) from None
 
 
@@ -153,7 +153,7 @@ def _open_header(data: bytes, name: str) -> Image.Image:
                 return factory(io.BytesIO(data), "")
             except Exception as cause:  # decoders raise SyntaxError, OSError, ValueError, struct.error ...
                 raise ImageError(
-                    f"{name} is a damaged {kind} picture of {len(data):,} bytes ({cause}); copy it again"
+                    f"{name} is a damaged {kind} picture of {len(data):,} bytes ({_one_line(cause)}); copy it again"
                 ) from None
     raise ImageError(f"{name} is not a picture ({_guess(data)}); give a {READABLE} file")
 
@@ -169,7 +169,12 @@ def _heic(data: bytes, name: str) -> Image.Image:
     try:
         return HeifImageFile(io.BytesIO(data))
     except Exception as cause:
-        raise ImageError(f"{name} is a damaged HEIC picture ({cause}); copy it again") from None
+        raise ImageError(f"{name} is a damaged HEIC picture ({_one_line(cause)}); copy it again") from None
+
+
+def _one_line(cause: Exception) -> str:
+    """Return a decoder's message without its line breaks."""
+    return " ".join(str(cause).split())
 
 
 def _guess(data: bytes) -> str:
