@@ -9,7 +9,9 @@ from handlens.data.shards import read_shards
 
 
 def test_shards_are_written_and_repeatable(tmp_path, capsys):
-    pytest.importorskip("pyarrow", reason="shards need the extra 'data', which a device lacks; the developer run has it")
+    pytest.importorskip(
+        "pyarrow", reason="shards need the extra 'data', which a device lacks; the developer run has it"
+    )
     folders = tmp_path / "one", tmp_path / "two"
     for folder in folders:
         args = ["generate", "scenes", "--count", "3", "--seed", "7", "--out", str(folder), "--json"]

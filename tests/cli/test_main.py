@@ -86,7 +86,7 @@ def test_wrong_usage(capsys):
         2, "handlens: unknown command 'slies'; did you mean 'slices'? (see: handlens --help)",
     )  # fmt: skip
     assert failure(capsys, "xyzzy") == (
-        2, "handlens: unknown command 'xyzzy'; known: ask, slices, generate, train, export, eval (see: handlens --help)",
+        2, f"handlens: unknown command 'xyzzy'; known: {', '.join(COMMANDS)} (see: handlens --help)",
     )  # fmt: skip
     assert failure(capsys, "slices", "--sise", "3x3") == (
         2, "handlens slices: unknown option '--sise'; did you mean '--size'? (see: handlens slices --help)",

@@ -30,7 +30,13 @@ PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".t
 @click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 repeats less.")
 @click.option("--beams", "num_beams", type=int, default=1, show_default=True, help="Answers searched side by side.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same answer.")
-@click.option("--max-pixels", type=click.IntRange(min=1), default=MAX_PIXELS, show_default=True)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Largest picture that is opened.",
+)
 @click.option("--show", is_flag=True, help="Say what the model saw, on stderr.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write what it saw as a picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")

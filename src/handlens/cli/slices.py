@@ -33,7 +33,13 @@ class SizeType(click.ParamType):
 @click.option("--max-slices", type=click.IntRange(min=1), help="Most slices of a picture.  [default: the family's]")
 @click.option("--family", "family_name", default="nano", show_default=True, help="Version whose rules are used.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write the picture with its grid.")
-@click.option("--max-pixels", type=click.IntRange(min=1), default=MAX_PIXELS, show_default=True)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Largest picture that is opened.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
 def slices(
     images: tuple[str, ...],
