@@ -4,7 +4,6 @@
 """
 
 import importlib.util
-import shlex
 import subprocess
 import sys
 import textwrap
@@ -16,11 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-QUESTIONS = (
-    ("receipt.png", "What is the total?"),
-    ("receipt.png", "What is the date?"),
-    ("shapes.png", "How many circles are there?"),
-)
+QUESTIONS = {
+    "receipt.png": ("What is the total?", "What is the date?", "How much is the Butter?", "What is the tip?"),
+    "shapes.png": ("What color is the star?", "How many circles are there?", "Is there a green square?"),
+}
+"""Pictures of ``examples/`` and what is asked about each."""
+LINE_PX, ROW_PX, PICTURE_PX = 25, 36, 250
+BACKGROUND = "#1c2128"
 
 
 def commands_page() -> str:
@@ -40,33 +41,37 @@ def commands_page() -> str:
 
 
 def answer_picture() -> Image.Image:
-    """Ask the questions and draw the pictures beside what the terminal shows."""
-    fonts = importlib.util.find_spec("matplotlib").submodule_search_locations[0] + "/mpl-data/fonts/ttf/"
-    plain, bold = (ImageFont.truetype(fonts + f"DejaVuSansMono{weight}.ttf", 17) for weight in ("", "-Bold"))
-    lines: list[tuple[str, bool]] = []
-    for picture, question in QUESTIONS:
-        words = ["handlens", "ask", f"examples/{picture}", question]
-        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
-        lines.append((f'$ {shlex.join(words[:3])} "{question}"', False))
-        lines += [(line, True) for long in done.stdout.splitlines() for line in textwrap.wrap(long, 62) or [""]]
-        lines.append(("", False))
-    pictures = [Image.open(ROOT / "examples" / name).convert("RGB") for name in dict.fromkeys(q[0] for q in QUESTIONS)]
-    height = 420
-    for index, picture in enumerate(pictures):
-        pictures[index] = picture.resize(
-            (round(picture.width * height / picture.height), height), Image.Resampling.LANCZOS
-        )
-    left = sum(picture.width + 12 for picture in pictures) + 12
-    canvas = Image.new("RGB", (left + 700, height + 24), "#1c2128")
-    x = 12
-    for picture in pictures:
-        canvas.paste(picture, (x, 12))
-        x += picture.width + 12
-    draw = ImageDraw.Draw(canvas)
-    for number, (line, is_answer) in enumerate(lines):
-        place = (left + 12, 30 + number * 27)
-        draw.text(place, line, fill="#7ee787" if is_answer else "#c9d1d9", font=bold if is_answer else plain)
+    """Ask the questions and draw each picture beside what the terminal shows."""
+    folder = Path(importlib.util.find_spec("matplotlib").submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
+    plain, bold = (ImageFont.truetype(folder / f"DejaVuSansMono{weight}.ttf", 16) for weight in ("", "-Bold"))
+    panels = [_panel(name, questions, plain, bold) for name, questions in QUESTIONS.items()]
+    canvas = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)), BACKGROUND)
+    top = 0
+    for panel in panels:
+        canvas.paste(panel, (0, top))
+        top += panel.height
     return canvas
+
+
+def _panel(
+    name: str, questions: tuple[str, ...], plain: ImageFont.FreeTypeFont, bold: ImageFont.FreeTypeFont
+) -> Image.Image:
+    picture = Image.open(ROOT / "examples" / name).convert("RGB")
+    height = round(picture.height * min(PICTURE_PX / picture.width, 340 / picture.height))
+    picture = picture.resize((round(picture.width * height / picture.height), height), Image.Resampling.LANCZOS)
+    panel = Image.new("RGB", (PICTURE_PX + 680, height + 24), BACKGROUND)
+    panel.paste(picture, (12 + (PICTURE_PX - picture.width) // 2, 12))
+    draw, top = ImageDraw.Draw(panel), 20
+    for question in questions:
+        words = ["handlens", "ask", f"examples/{name}", question]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
+        draw.text((PICTURE_PX + 36, top), f'$ {" ".join(words[:3])} "{question}"', fill="#c9d1d9", font=plain)
+        top += LINE_PX
+        for line in textwrap.wrap(done.stdout, 58) or [""]:
+            draw.text((PICTURE_PX + 36, top), line, fill="#7ee787", font=bold)
+            top += LINE_PX
+        top += ROW_PX - LINE_PX
+    return panel
 
 
 def main() -> None:
