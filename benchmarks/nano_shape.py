@@ -60,7 +60,9 @@ def train_for(seconds: float, model: HandlensModel, config: HandlensConfig, phas
 
 
 @torch.no_grad()
-def named_share(model: HandlensModel, head: ReadingHead, config: HandlensConfig, phase: Phase, count: int = 12) -> float:
+def named_share(
+    model: HandlensModel, head: ReadingHead, config: HandlensConfig, phase: Phase, count: int = 12
+) -> float:
     """Return the share of all characters of unseen pages that are named rightly; collisions count as misses."""
     from handlens.data.generate import generate
     from handlens.train.feed import build_sample, collate

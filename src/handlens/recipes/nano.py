@@ -1,13 +1,13 @@
 """nano: the model that ships, from nothing, on two cores in hours.
 
 The phases ``language`` and ``vision`` stand in for the pretrained backbones of the paper; the three
-pre-training stages and SFT follow arXiv 2408.01800, section 4, at 112 and 224 px instead of 224 and 448.
+pre-training stages and SFT follow arXiv 2408.01800, section 4, with slices of 224 px instead of 448.
 """
 
 from handlens.config import HandlensConfig, LanguageConfig, ResamplerConfig, SlicingConfig, VisionConfig
 from handlens.train.phases import Phase, Recipe
 
-TALK = {"lines": 0.35, "pages": 0.25, "scenes": 0.15, "receipts": 0.1, "labels": 0.08, "tables": 0.07}
+TALK = {"lines": 0.55, "pages": 0.1, "scenes": 0.15, "receipts": 0.05, "labels": 0.08, "tables": 0.07}
 EVERYTHING = {"lines": 0.28, "pages": 0.15, "scenes": 0.22, "receipts": 0.18, "labels": 0.09, "tables": 0.08}
 
 CAPTIONS = {"lines": 0.4, "pages": 0.25, "scenes": 0.2, "labels": 0.15}
@@ -19,7 +19,9 @@ def model(vocab_size: int = 1024) -> HandlensConfig:
         family="nano",
         vision=VisionConfig(width=192, mlp_width=512, num_layers=5, num_heads=3),
         resampler=ResamplerConfig(num_queries=64, width=256, vision_width=192),
-        language=LanguageConfig(vocab_size=vocab_size, width=256, mlp_width=512, num_layers=4, num_heads=4, num_kv_heads=2, tied=True),
+        language=LanguageConfig(
+            vocab_size=vocab_size, width=256, mlp_width=512, num_layers=4, num_heads=4, num_kv_heads=2, tied=True
+        ),
         slicing=SlicingConfig(side_px=224, max_slices=9),
     )
 
@@ -31,7 +33,7 @@ def recipe() -> Recipe:
         phases=(
             Phase(
                 name="language", trains=("language",), objective="text", sides_px=(224,), slicing=False,
-                mixture=TALK, steps=1100, rate=3e-3, slices_per_step=1000, pictures_per_step=10,
+                mixture=TALK, steps=1100, rate=3e-3, slices_per_step=1000, pictures_per_step=16, ramp_pictures=16000,
             ),
             Phase(
                 name="vision", trains=("vision",), objective="reading", sides_px=(224,), slicing=True,
@@ -39,24 +41,24 @@ def recipe() -> Recipe:
                 pictures_per_step=64, ramp_pictures=8000,
             ),
             Phase(
-                name="warmup", trains=("resampler",), objective="answers", sides_px=(112,), slicing=False,
-                mixture=CAPTIONS, captions_only=True, steps=150, rate=2e-3, slices_per_step=24, pictures_per_step=24,
+                name="warmup", trains=("resampler",), objective="answers", sides_px=(224,), slicing=False,
+                mixture=CAPTIONS, captions_only=True, steps=120, rate=2e-3, slices_per_step=16, pictures_per_step=16,
                 ramp_pictures=6000,
             ),
             Phase(
                 name="resolution", trains=("vision",), objective="answers", sides_px=(224,), slicing=False,
-                mixture=CAPTIONS, captions_only=True, steps=80, rate=1e-3, slices_per_step=16, pictures_per_step=16,
+                mixture=CAPTIONS, captions_only=True, steps=50, rate=1e-3, slices_per_step=16, pictures_per_step=16,
                 ramp_pictures=6000,
             ),
             Phase(
                 name="adaptive", trains=("vision", "resampler"), objective="answers", sides_px=(224,), slicing=True,
-                mixture=EVERYTHING, captions_only=True, zoomed_share=0.1, steps=120, rate=1.5e-3, slices_per_step=36,
+                mixture=EVERYTHING, captions_only=True, zoomed_share=0.05, steps=80, rate=1.5e-3, slices_per_step=36,
                 pictures_per_step=16, ramp_pictures=6000,
             ),
             Phase(
                 name="sft", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
-                slicing=True, mixture=EVERYTHING, zoomed_share=0.12, steps=1200, rate=1.5e-3, slices_per_step=36, pictures_per_step=16,
-                decay_share=0.4, ramp_pictures=4000,
+                slicing=True, mixture=EVERYTHING, zoomed_share=0.08, steps=1000, rate=1.5e-3, slices_per_step=36,
+                pictures_per_step=16, decay_share=0.4, ramp_pictures=4000,
             ),
         ),
     )  # fmt: skip

@@ -33,6 +33,8 @@ VOCABULARY = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 """Names of files; the weights of a phase are there when it is finished."""
 
+WARM_START_BATCHES = 12
+"""Batches from which the places of a fresh resampler are fitted."""
 RECIPES = {"nano": nano}
 """Modules with ``recipe()`` and ``model(vocab_size)``."""
 
@@ -103,7 +105,7 @@ def warm_start(model: HandlensModel, config: HandlensConfig, recipe: Recipe, pha
     probe = replace(phase, objective="reading", sides_px=(config.slicing.side_px,), name="warmstart")
 
     def slices() -> Iterator[tuple[SliceBatch, list[tuple[int, int]]]]:
-        for batch in islice(batches(probe, config, None, seed=recipe.seed), 24):
+        for batch in islice(batches(probe, config, None, seed=recipe.seed), WARM_START_BATCHES):
             assert batch.slices is not None
             yield batch.slices, patch_shapes(batch.slices, config.vision.table_side)
 

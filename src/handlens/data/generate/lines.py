@@ -48,9 +48,9 @@ _ORDER = ("first", "second", "third", "fourth")
 
 
 def draw_lines(rng: Random, split: str, level: float) -> Page:
-    """Return one printed line (60 %) or two to four."""
-    count = 1 if rng.random() < 0.6 else rng.randint(2, 4)
-    texts = [phrase(rng, split) for _ in range(count)]
+    """Return one printed line (60 % at level 1, all at level 0) or two to four; a low level prints less."""
+    count = 1 if rng.random() < 1 - 0.4 * level else rng.randint(2, 4)
+    texts = [phrase(rng, split, max_chars=round(8 + 20 * level)) for _ in range(count)]
     font = rng.choice([f for f in _fonts(split) if can_print(f, "".join(texts))])
     clean = is_clean(rng, level)
     bend = 0.0 if clean else level
