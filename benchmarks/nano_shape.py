@@ -64,10 +64,10 @@ def named_share(
     model: HandlensModel, head: ReadingHead, config: HandlensConfig, phase: Phase, count: int = 12
 ) -> float:
     """Return the share of all characters of unseen pages that are named rightly; collisions count as misses."""
+    import random
+
     from handlens.data.generate import generate
     from handlens.train.feed import build_sample, collate
-
-    import random
 
     right = total = 0
     for index in range(count * 4):
