@@ -16,5 +16,5 @@ soak:  ## the same tests with many more drawn examples
 bench:  ## seconds from the shell prompt to the help, and to the first word of an answer
 	python benchmarks/first_word.py
 
-docs:  ## write again what is cut from running code: docs/commands.md, docs/answer.png
+docs:  ## write again what is cut from running code: docs/commands.md, docs/tour.md, docs/answer.png
 	python docs/make.py

@@ -1,9 +1,12 @@
-"""Write again what the documents take from running code: ``commands.md`` and ``answer.png``.
+"""Write again what the documents take from running code: ``commands.md``, the outputs in ``tour.md``, ``answer.png``.
 
-``python docs/make.py commands`` or ``answer`` writes one of them.
+``python docs/make.py commands``, ``tour`` or ``answer`` writes one of them. Read the difference before you commit it.
 """
 
+import contextlib
 import importlib.util
+import io
+import os
 import subprocess
 import sys
 import textwrap
@@ -38,6 +41,24 @@ def commands_page() -> str:
     for name in names:
         parts += [f"## {name}", help_of(name)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def tour_page(text: str) -> str:
+    """Return the tour with every output replaced by what its code prints now."""
+    kept: list[str] = []
+    names: dict[str, object] = {}
+    is_output = False
+    for line in text.splitlines():
+        if line.startswith(">>> "):
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(line.removeprefix(">>> ") + "\n", "tour.md", "single"), names)
+            kept += [line, *printed.getvalue().splitlines()]
+            is_output = True
+        elif line.startswith("```") or not is_output:
+            kept.append(line)
+            is_output = False
+    return "\n".join(kept) + "\n"
 
 
 def answer_picture() -> Image.Image:
@@ -76,9 +97,13 @@ def _panel(
 
 def main() -> None:
     """Write the named pages, or all."""
-    wanted = sys.argv[1:] or ["commands", "answer"]
+    wanted = sys.argv[1:] or ["commands", "tour", "answer"]
+    os.chdir(ROOT)
     if "commands" in wanted:
         (DOCS / "commands.md").write_text(commands_page(), encoding="utf-8")
+    if "tour" in wanted:
+        tour = DOCS / "tour.md"
+        tour.write_text(tour_page(tour.read_text(encoding="utf-8")), encoding="utf-8")
     if "answer" in wanted:
         answer_picture().save(DOCS / "answer.png", optimize=True)
 
