@@ -21,8 +21,11 @@ COMMANDS = {
     "generate": "Write generated pictures with questions and answers.",
     "train": "Train a model by a recipe.",
     "export": "Make a bundle that runs without torch.",
+    "eval": "Measure how often a model is right.",
 }
 """Name of a command (and of its file) -> its line in ``handlens --help``."""
+FILES = {"eval": "evaluate"}
+"""Files that cannot have the name of their command: ``eval`` is a word of Python."""
 
 
 class LazyGroup(click.Group):
@@ -40,7 +43,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         LazyGroup.running = cmd_name
-        return getattr(importlib.import_module(f"handlens.cli.{cmd_name}"), cmd_name)
+        name = FILES.get(cmd_name, cmd_name)
+        return getattr(importlib.import_module(f"handlens.cli.{name}"), name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -7,7 +7,7 @@ import functools
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 
 PositionRule = Literal["bucketised", "floor"]
@@ -19,8 +19,10 @@ def normalise(image: Image.Image) -> Float32[np.ndarray, "3 height width"]:
     return ((pixels - np.float32(0.5)) / np.float32(0.5)).transpose(2, 0, 1)
 
 
-def to_patches(pixels: Float32[np.ndarray, "3 height width"], patch_px: int = 14) -> Float32[np.ndarray, "patches dim"]:
-    """Return row-major patches, each flattened as (channel, row, column)."""
+def to_patches(
+    pixels: Float32[np.ndarray, "3 height width"] | UInt8[np.ndarray, "3 height width"], patch_px: int = 14
+) -> Float32[np.ndarray, "patches dim"] | UInt8[np.ndarray, "patches dim"]:
+    """Return row-major patches, each flattened as (channel, row, column); numbers keep their type."""
     channels, height, width = pixels.shape
     rows, columns = height // patch_px, width // patch_px
     grid = pixels.reshape(channels, rows, patch_px, columns, patch_px)

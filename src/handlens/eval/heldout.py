@@ -3,14 +3,20 @@
 Boundary: sees the Answerer protocol only; the truth comes with every generated record.
 """
 
+import json
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
-from handlens.answerer import Answerer
+from handlens.answerer import Answerer, ModelInfo
 from handlens.core.chat import ask
 from handlens.core.images import Picture
 from handlens.core.sampling import Sampling
-from handlens.data.generate import generate
+from handlens.data.generate import KINDS as ALL_KINDS
+from handlens.data.generate import SPLITS, generate
+from handlens.errors import DataError, SettingError, did_you_mean
 from handlens.eval.scorers import character_error_rate, wilson
 
 KINDS = ("lines", "scenes", "receipts", "labels", "tables")
@@ -49,7 +55,10 @@ class TaskScore:
 class Report:
     """The scores and every answer behind them, with the settings that made them."""
 
-    model: str
+    model: ModelInfo
+    kinds: tuple[str, ...]
+    count: int
+    """Records per kind."""
     split: str
     seed: int
     level: float
@@ -84,8 +93,12 @@ def evaluate(
     """Ask every question of ``count`` records per kind, each alone and greedily.
 
     Raises:
-        DataError: an unknown kind or split.
+        DataError: an unknown kind or split, or a level outside 0..1.
+        NeedsExtra: the fonts of the generators are not installed.
     """
+    for what, given, known in (*(("kind", kind, ALL_KINDS) for kind in kinds), ("split", split, SPLITS)):
+        if given not in known:
+            raise DataError(f"unknown {what} '{given}'{did_you_mean(given, known)}")
     sampling = Sampling(max_tokens=max_tokens)
     answers: list[Answered] = []
     total = count * len(kinds)
@@ -102,9 +115,34 @@ def evaluate(
     tasks = sorted({answer.task for answer in answers})
     groups = [(task, [answer for answer in answers if answer.task == task]) for task in tasks]
     for kind in kinds:
-        whole = [answer for answer in answers if answer.task.startswith(f"{kind}.")]
+        whole = [answer for answer in answers if answer.key.startswith(f"{kind}-")]
         groups.append((f"{kind} (all)", whole))
     return Report(
-        model=model.info.name, split=split, seed=seed, level=level, sampling=sampling,
+        model=model.info, kinds=tuple(kinds), count=count, split=split, seed=seed, level=level, sampling=sampling,
         scores=tuple(score(task, group) for task, group in groups), answers=tuple(answers),
     )  # fmt: skip
+
+
+def to_json(report: Report, *, with_answers: bool) -> dict[str, Any]:
+    """Return settings and scores as plain values, and every answer where it is wanted."""
+    fields = asdict(report)
+    answers = fields.pop("answers")
+    scores = fields.pop("scores")
+    return {"settings": fields, "scores": scores} | ({"answers": answers} if with_answers else {})
+
+
+def save_report(report: Report, file: Path) -> None:
+    """Write every answer with the settings; the file appears whole or not at all.
+
+    Raises:
+        SettingError: the file cannot be written.
+    """
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        text = json.dumps(to_json(report, with_answers=True), indent=1, ensure_ascii=False)
+        unfinished.write_text(text + "\n", encoding="utf-8")
+        unfinished.replace(file)
+    except OSError as cause:
+        raise SettingError(f"cannot write the report {file}: {cause.strerror or cause}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ NUM_LABELS = _PER_PATCH**2 + 2
 """Label columns per patch: four characters, one shape, one colour; 0 means nothing there."""
 
 
-def patch_labels(record: Record, plan: SlicePlan) -> list[Int64[np.ndarray, "patches labels"]]:
+def patch_labels(record: Record, plan: SlicePlan) -> list[Int64[np.ndarray, "_ labels"]]:
     """Return the labels of every patch of the overview and of each slice, in encoding order."""
     views = [(0.0, 0.0, float(plan.width), float(plan.height))]
     if plan.grid:
