@@ -1,0 +1,39 @@
+"""The rows of the curriculum."""
+
+from dataclasses import replace
+
+import pytest
+
+from handlens.errors import SettingError
+from handlens.train.phases import Recipe
+
+
+def test_rate_rises_stays_and_falls_to_a_tenth(sft):
+    phase = replace(sft, rate=1.0, steps=20, warmup_steps=4, decay_share=0.5)
+    rates = [phase.rate_at(step) for step in range(20)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4:11] == [1.0] * 7
+    # Half way down the last ten steps: 1 - 0.9 * 5/10; the last step stands at 9/10 of the way.
+    assert rates[15] == pytest.approx(0.55)
+    assert rates[19] == pytest.approx(0.19)
+    assert phase.rate_at(20) == pytest.approx(0.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_a_phase_shorter_than_its_warm_up_never_reaches_the_peak(sft):
+    phase = replace(sft, rate=1.0, steps=2, warmup_steps=4)
+    assert [phase.rate_at(step) for step in range(2)] == [0.25, 0.5]
+
+
+def test_rows_that_cannot_run_are_refused(sft):
+    with pytest.raises(SettingError, match=r"^phase sft: steps is 0; at least 1 is needed$"):
+        replace(sft, steps=0)
+    with pytest.raises(SettingError, match=r"^phase sft: the mixture is empty; name at least one kind of record$"):
+        replace(sft, mixture={})
+
+
+def test_one_phase_of_a_recipe(sft, vision):
+    recipe = Recipe(name="tiny", phases=(vision, sft))
+    assert recipe.only("sft").phases == (sft,)
+    with pytest.raises(SettingError, match=r"^recipe tiny has no phase 'visoin'; did you mean 'vision'\?$"):
+        recipe.only("visoin")
