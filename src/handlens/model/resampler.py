@@ -43,6 +43,15 @@ class Resampler(nn.Module):
         is_real: Bool[Tensor, "slices patches"] | None = None,
     ) -> Float[Tensor, "slices queries dim"]:
         """Compress; ``is_real`` marks patches that came from the picture, not from padding."""
+        return self.compress(patches, positions, is_real) @ self.proj
+
+    def compress(
+        self,
+        patches: Float[Tensor, "slices patches vision_dim"],
+        positions: Float[Tensor, "slices patches dim"],
+        is_real: Bool[Tensor, "slices patches"] | None = None,
+    ) -> Float[Tensor, "slices queries dim"]:
+        """Return the normalised output of the attention, before the last projection."""
         values = self.ln_kv(self.kv_proj(patches))
         query = self.ln_q(self.query)
         if self.config.query_positions:
@@ -56,7 +65,7 @@ class Resampler(nn.Module):
         mask = None if is_real is None else is_real[:, None, None, :]
         out = F.scaled_dot_product_attention(q.expand(len(patches), -1, -1, -1), k, v, attn_mask=mask)
         out = F.linear(out.transpose(1, 2).flatten(2), self.attn.out_proj.weight, self.attn.out_proj.bias)
-        return self.ln_post(out) @ self.proj
+        return self.ln_post(out)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator | None = None) -> None:

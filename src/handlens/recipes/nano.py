@@ -10,7 +10,8 @@ from handlens.train.phases import Phase, Recipe
 TALK = {"lines": 0.55, "pages": 0.1, "scenes": 0.15, "receipts": 0.05, "labels": 0.08, "tables": 0.07}
 EVERYTHING = {"lines": 0.28, "pages": 0.15, "scenes": 0.22, "receipts": 0.18, "labels": 0.09, "tables": 0.08}
 
-CAPTIONS = {"lines": 0.4, "pages": 0.25, "scenes": 0.2, "labels": 0.15}
+INSTRUCT = {"lines": 0.28, "pages": 0.07, "scenes": 0.35, "receipts": 0.12, "labels": 0.1, "tables": 0.08}
+SHOWN = {"pages": 0.33, "lines": 0.25, "scenes": 0.2, "receipts": 0.1, "labels": 0.06, "tables": 0.06}
 
 
 def model(vocab_size: int = 1024) -> HandlensConfig:
@@ -41,24 +42,26 @@ def recipe() -> Recipe:
                 pictures_per_step=64, ramp_pictures=8000,
             ),
             Phase(
-                name="warmup", trains=("resampler",), objective="answers", sides_px=(224,), slicing=False,
-                mixture=CAPTIONS, captions_only=True, steps=120, rate=2e-3, slices_per_step=16, pictures_per_step=16,
-                ramp_pictures=6000,
+                name="layout", trains=("language",), objective="layout", sides_px=(224,), slicing=True,
+                mixture=EVERYTHING, steps=1000, rate=2e-3, slices_per_step=60, pictures_per_step=16,
+                ramp_pictures=8000,
             ),
             Phase(
-                name="resolution", trains=("vision",), objective="answers", sides_px=(224,), slicing=False,
-                mixture=CAPTIONS, captions_only=True, steps=50, rate=1e-3, slices_per_step=16, pictures_per_step=16,
-                ramp_pictures=6000,
+                name="warmup", trains=("resampler",), objective="cells", sides_px=(224,), slicing=False, mixture=SHOWN,
+                steps=70, rate=3e-3, slices_per_step=16, pictures_per_step=16, ramp_pictures=5000,
             ),
             Phase(
-                name="adaptive", trains=("vision", "resampler"), objective="answers", sides_px=(224,), slicing=True,
-                mixture=EVERYTHING, captions_only=True, zoomed_share=0.05, steps=80, rate=1.5e-3, slices_per_step=36,
-                pictures_per_step=16, ramp_pictures=6000,
+                name="resolution", trains=("vision",), objective="cells", sides_px=(224,), slicing=False,
+                mixture=SHOWN, steps=40, rate=2e-3, slices_per_step=16, pictures_per_step=16, ramp_pictures=5000,
+            ),
+            Phase(
+                name="adaptive", trains=("vision", "resampler"), objective="cells", sides_px=(224,), slicing=True,
+                mixture=SHOWN, steps=400, rate=1.5e-3, slices_per_step=16, pictures_per_step=16, ramp_pictures=5000,
             ),
             Phase(
                 name="sft", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
-                slicing=True, mixture=EVERYTHING, zoomed_share=0.08, steps=1000, rate=1.5e-3, slices_per_step=36,
-                pictures_per_step=16, decay_share=0.4, ramp_pictures=4000,
+                slicing=True, mixture=INSTRUCT, zoomed_share=0.06, cells_weight=1.0, steps=420, rate=1.5e-3,
+                slices_per_step=36, pictures_per_step=16, decay_share=0.4, ramp_pictures=8000,
             ),
         ),
     )  # fmt: skip

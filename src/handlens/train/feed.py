@@ -25,8 +25,9 @@ from handlens.data.records import Line, Record
 from handlens.data.records import Turn as RecordTurn
 from handlens.families import Family, family_named
 from handlens.model.vlm import SliceBatch
+from handlens.train.cells import cell_labels
 from handlens.train.phases import Phase
-from handlens.train.reading import NUM_LABELS, patch_labels
+from handlens.train.reading import patch_labels
 
 CAPTION_TASKS = (".read", ".line", ".describe", ".markdown")
 IGNORED = -100
@@ -36,9 +37,10 @@ IGNORED = -100
 class Sample:
     """One picture with its conversation, ready to be batched."""
 
-    patches: list[UInt8[np.ndarray, "patches pixels"]]
+    patches: list[UInt8[np.ndarray, "_ pixels"]]
     plan: SlicePlan
-    labels: list[Int64[np.ndarray, "patches labels"]] | None
+    labels: list[Int64[np.ndarray, "_ labels"]] | None
+    """What is in each patch (``reading``) or in each cell (``cells``, ``layout``)."""
     ids: Int64[np.ndarray, "tokens"]
     is_visual: np.ndarray
     targets: Int64[np.ndarray, "tokens"]
@@ -141,14 +143,19 @@ def build_sample(
         max_slices=config.slicing.max_slices if phase.slicing else 1, patch_px=config.slicing.patch_px,
     )  # fmt: skip
     patches = []
-    if phase.objective != "text":
+    if phase.objective in ("reading", "cells", "answers"):
         patches = [
             to_patches(np.asarray(image).transpose(2, 0, 1), config.slicing.patch_px) for image in cut(picture, plan)
         ]
-    if phase.objective == "reading" or tokenizer is None:
+    labels = None
+    if phase.objective == "reading":
+        labels = patch_labels(record, plan)
+    elif phase.objective in ("cells", "layout") or phase.cells_weight > 0:
+        labels = cell_labels(record, plan, round(config.resampler.num_queries**0.5))
+    if phase.objective in ("reading", "cells") or tokenizer is None:
         empty = np.zeros(1, dtype=np.int64)
         return Sample(
-            patches=patches, plan=plan, labels=patch_labels(record, plan), ids=empty, is_visual=empty.astype(bool),
+            patches=patches, plan=plan, labels=labels, ids=empty, is_visual=empty.astype(bool),
             targets=empty + IGNORED, tasks=empty - 1, task_names=(),
         )  # fmt: skip
     turns = choose_turns(record, phase, rng, max_turns)
@@ -164,7 +171,7 @@ def build_sample(
         ids, targets, owners = build_targets(prompt.ids, turns, family, tokenizer)
         is_visual = np.concatenate([prompt.is_visual, np.zeros(len(ids) - len(prompt.ids), dtype=bool)])
     return Sample(
-        patches=patches, plan=plan, labels=None, ids=ids, is_visual=is_visual, targets=targets, tasks=owners,
+        patches=patches, plan=plan, labels=labels, ids=ids, is_visual=is_visual, targets=targets, tasks=owners,
         task_names=tuple(turn.task for turn in turns),
     )  # fmt: skip
 
@@ -223,7 +230,7 @@ def pad_slices(samples: list[Sample], config: HandlensConfig) -> SliceBatch:
 def pad_labels(samples: list[Sample]) -> torch.Tensor:
     """Return the labels of all slices; -1 marks padding."""
     grids = [grid for sample in samples for grid in sample.labels or []]
-    table = np.full((len(grids), max(map(len, grids)), NUM_LABELS), -1, dtype=np.int64)
+    table = np.full((len(grids), max(map(len, grids)), grids[0].shape[1]), -1, dtype=np.int64)
     for row, values in zip(table, grids, strict=True):
         row[: len(values)] = values
     return torch.from_numpy(table)

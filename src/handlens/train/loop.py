@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from handlens.config import HandlensConfig
@@ -21,6 +22,7 @@ from handlens.core.tokenizer import Tokenizer
 from handlens.errors import TrainingError
 from handlens.model import packing
 from handlens.model.vlm import HandlensModel
+from handlens.train.cells import EYES, CellHead, CellTables
 from handlens.train.feed import IGNORED, Batch, batches
 from handlens.train.optim import build_optimisers
 from handlens.train.phases import Phase
@@ -62,13 +64,15 @@ def reading_loss(model: HandlensModel, head: ReadingHead, batch: Batch) -> tuple
     return head(seen[real], batch.labels[real])
 
 
-def token_loss(model: HandlensModel, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+def token_loss(model: HandlensModel, batch: Batch, visual: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
     """Mean next-token loss over the targets, and how many whole answers were right.
 
-    An answer counts as exact when every token is the most likely one given the right beginning; greedy
-    decoding then yields the same answer.
+    ``visual`` are the visual tokens when they are known already; else the slices are seen here. An answer counts as
+    exact when every token is the most likely one given the right beginning; greedy decoding then yields the same
+    answer.
     """
-    visual = None if batch.slices is None else model.see(batch.slices)
+    if visual is None and batch.slices is not None:
+        visual = model.see(batch.slices)
     embeddings = model.join(batch.ids[None], None if visual is None else batch.is_visual[None], visual)
     hidden = model.llm.model(
         inputs_embeds=embeddings,
@@ -108,10 +112,19 @@ def summarise(window: list[dict[str, float]]) -> dict[str, float]:
 class Learner:
     """A model with what one phase adds to it: optimisers, and for ``reading`` the throw-away head."""
 
-    def __init__(self, model: HandlensModel, config: HandlensConfig, phase: Phase) -> None:
+    def __init__(
+        self, model: HandlensModel, config: HandlensConfig, phase: Phase, tokenizer: Tokenizer | None = None
+    ) -> None:
         self.model = model
         self.phase = phase
-        self.head = ReadingHead(config.vision.width) if phase.objective == "reading" else None
+        self.head: ReadingHead | CellHead | CellTables | None = None
+        if phase.objective == "reading":
+            self.head = ReadingHead(config.vision.width)
+        elif phase.objective == "cells" or phase.cells_weight > 0:
+            self.head = CellHead(config.resampler.width)
+        elif phase.objective == "layout" and tokenizer is not None:
+            self.head = CellTables(config.resampler.width)
+            self.head.initialise(model.llm.get_input_embeddings().weight, tokenizer)
         named = freeze(model, phase) + (list(self.head.named_parameters()) if self.head else [])
         self.weights = [weight for _, weight in named]
         self.optimisers = build_optimisers(named, phase)
@@ -132,7 +145,7 @@ class Learner:
             for group in optimiser.param_groups:
                 group["lr"] = rate
         with arithmetic():
-            loss, score = reading_loss(self.model, self.head, batch) if self.head else token_loss(self.model, batch)
+            loss, score = self.loss(batch)
         self._check("loss", float(loss.detach()), step, batch)
         for weight in self.weights:
             weight.grad = None
@@ -142,6 +155,23 @@ class Learner:
         for optimiser in self.optimisers.values():
             optimiser.step()
         return {"loss": float(loss.detach()), "norm": norm} | score
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of the phase's objective and its scores."""
+        if isinstance(self.head, ReadingHead):
+            return reading_loss(self.model, self.head, batch)
+        if isinstance(self.head, CellTables):
+            assert batch.labels is not None
+            return token_loss(self.model, batch, self.head(batch.labels))
+        if not isinstance(self.head, CellHead):
+            return token_loss(self.model, batch)
+        assert batch.slices is not None and batch.labels is not None
+        visual = self.model.see(batch.slices)
+        named, scores = self.head(visual, batch.labels)
+        if self.phase.objective == "cells":
+            return named, scores
+        answered, more = token_loss(self.model, batch, visual)
+        return answered + self.phase.cells_weight * named, scores | more | {"answers": float(answered.detach())}
 
     def _check(self, what: str, value: float, step: int, batch: Batch) -> None:
         if not math.isfinite(value):
@@ -171,7 +201,7 @@ def train_phase(
         TrainingError: the loss is not a number, or a checkpoint cannot be read or written.
     """
     torch.manual_seed(seed)
-    learner = Learner(model, config, phase)
+    learner = Learner(model, config, phase, tokenizer)
     progress = load_state(folder / "state", learner.modules) or Progress()
     stream = _stream(phase, config, tokenizer, seed, progress.next_index)
     saved = started = time.monotonic()
@@ -198,6 +228,8 @@ def train_phase(
     finally:
         model.llm.set_attn_implementation("sdpa")
     save_state(folder / "state", progress, learner.modules)
+    if isinstance(learner.head, CellTables):
+        save_file(learner.head.state_dict(), str(folder / EYES))
     return True
 
 

@@ -9,9 +9,10 @@ from typing import Literal
 from handlens.errors import SettingError, did_you_mean
 
 Part = Literal["vision", "resampler", "language"]
-Objective = Literal["text", "reading", "answers"]
-"""``text``: next token on text alone; ``reading``: name what each patch shows, through a throw-away head;
-``answers``: next token on the answers about pictures."""
+Objective = Literal["text", "reading", "cells", "layout", "answers"]
+"""``text``: answers about text that stands where visual tokens will; ``reading``: name what each patch shows;
+``cells``: name what each visual token's cell shows; ``layout``: answers about cells told by tables instead of eyes;
+``answers``: answers about pictures. The heads and tables of the middle three are thrown away (``cells.py``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Phase:
     slices_per_step: int
     """A batch is filled until it holds this many slices."""
     pictures_per_step: int
+    cells_weight: float = 0.0
+    """Weight of naming what the cells hold beside the loss of the answers (objective ``answers`` only)."""
     zoomed_share: float = 0.0
     """Share of pictures that come two to five times as large in area, as a better camera would take them."""
     ramp_pictures: int = 0
@@ -48,6 +51,10 @@ class Phase:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise SettingError(f"phase {self.name}: steps is {self.steps}; at least 1 is needed")
+        if self.objective == "reading" and self.zoomed_share:
+            raise SettingError(
+                f"phase {self.name}: zoomed_share needs another objective; patches are labelled unzoomed"
+            )
         if not self.mixture:
             raise SettingError(f"phase {self.name}: the mixture is empty; name at least one kind of record")
 

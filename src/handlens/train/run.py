@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from handlens.config import HandlensConfig
 from handlens.core.tokenizer import Tokenizer
@@ -23,6 +24,7 @@ from handlens.errors import SettingError, TrainingError, did_you_mean
 from handlens.model.checkpoint import load_weights, save_model
 from handlens.model.vlm import HandlensModel, SliceBatch, build_model
 from handlens.recipes import nano
+from handlens.train.cells import EYES, CellTables, align
 from handlens.train.feed import batches, pick_kind, picture_text
 from handlens.train.loop import Report, train_phase
 from handlens.train.phases import Phase, Recipe
@@ -149,15 +151,50 @@ def train(name: str, out: Path, settings: dict[str, str] | None = None, report: 
             earlier = [out / before / WEIGHTS for before in order[: order.index(phase.name)]]
             if finished := [file for file in earlier if file.exists()]:
                 load_weights(model, finished[-1])
-            if phase.trains == ("resampler",) and not list((last / "state").glob("step-*")):
-                fitted = warm_start(model, config, recipe, phase)
-                report({"phase": phase.name, "step": 0, "of": phase.steps, "place_r2": round(fitted, 4)})
+            if not list((last / "state").glob("step-*")):
+                prepare(model, config, recipe, phase, out, report)
             if not train_phase(model, config, phase, tokenizer, last, seed=recipe.seed, report=report, stop=pause):
                 raise TrainingError(
                     f"stopped in phase {phase.name}; its checkpoint is in {last}; the same command goes on"
                 )
             save_model(model, last, out / VOCABULARY)
     return last
+
+
+def prepare(
+    model: HandlensModel, config: HandlensConfig, recipe: Recipe, phase: Phase, out: Path, report: Report
+) -> None:
+    """Do what a phase needs once, before its first step."""
+    if phase.name == "warmup":
+        fitted = warm_start(model, config, recipe, phase)
+        report({"phase": phase.name, "step": 0, "of": phase.steps, "place_r2": round(fitted, 4)})
+    eyes = out / "layout" / EYES
+    if phase.name == "sft" and eyes.exists():
+        tables = CellTables(config.resampler.width)
+        tables.load_state_dict(load_file(str(eyes)))
+        fitted = join_eyes(model, config, recipe, phase, tables)
+        report({"phase": phase.name, "step": 0, "of": phase.steps, "eyes_r2": round(fitted, 4)})
+
+
+@torch.no_grad()
+def join_eyes(model: HandlensModel, config: HandlensConfig, recipe: Recipe, phase: Phase, tables: CellTables) -> float:
+    """Turn the resampler's output into the form in which phase ``layout`` learned to read; return R squared."""
+    probe = replace(phase, objective="cells", name="join", zoomed_share=0.0)
+    before, wanted = [], []
+    for batch in islice(batches(probe, config, None, seed=recipe.seed), 24):
+        assert batch.slices is not None and batch.labels is not None
+        seen = model.vpm(batch.slices.patches, batch.slices.position_ids, batch.slices.is_real)
+        rows = model.resampler.compress(seen, batch.slices.key_positions, batch.slices.is_real).flatten(0, 1)
+        labels = batch.labels.flatten(0, 1)
+        # Most cells are empty; as many of them as there are others say enough.
+        filled = (labels > 0).any(-1)
+        empty = torch.nonzero(~filled)[: int(filled.sum()), 0]
+        keep = torch.cat([torch.nonzero(filled)[:, 0], empty])
+        before.append(rows[keep])
+        wanted.append(tables(labels[keep][None])[0])
+    matrix, fitted = align(torch.cat(before), torch.cat(wanted))
+    model.resampler.proj.copy_(matrix)
+    return fitted
 
 
 def open_run(recipe: Recipe, out: Path, report: Report) -> Tokenizer:

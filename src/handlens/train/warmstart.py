@@ -15,7 +15,7 @@ from torch import Tensor
 from handlens.model.vlm import HandlensModel, SliceBatch
 
 _HARMONICS = 8
-_SHARPNESS = 1.1
+_SHARPNESS = 2.0
 """Logit per harmonic: high enough that a query reads mostly its own cell, low enough that it can learn."""
 
 
