@@ -104,7 +104,7 @@ def main() -> None:
             (f"{layers} layers of {width}",
              replace(base, vision=replace(base.vision, num_layers=layers, width=width, num_heads=width // 64),
                      resampler=replace(base.resampler, vision_width=width)), reading)
-            for layers, width in ((3, 192), (5, 192), (8, 192), (5, 128), (4, 256))
+            for layers, width in ((3, 192), (5, 192), (8, 192))
         ]  # fmt: skip
     elif arguments.what == "side":
         variants = [
@@ -118,7 +118,7 @@ def main() -> None:
                         ramp_pictures=CLEAN)  # fmt: skip
         variants = [
             (f"{count} queries", replace(base, resampler=replace(base.resampler, num_queries=count)), phase)
-            for count in (16, 36, 64, 100)
+            for count in (16, 64, 100)
         ]
     for name, config, phase in variants:
         torch.manual_seed(1)
