@@ -19,10 +19,19 @@ from PIL import Image, ImageDraw, ImageFont
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 QUESTIONS = {
-    "receipt.png": ("What is the total?", "What is the date?", "How much is the Butter?", "What is the tip?"),
-    "shapes.png": ("What color is the star?", "How many circles are there?", "Is there a green square?"),
+    "receipt.png": {
+        "What is the total?": "$23.50",
+        "What is the date?": "14 May 2025",
+        "What is the tip?": "not present",
+    },
+    "shapes.png": {
+        "What shape is yellow?": "star",
+        "What color is the star?": "yellow",
+        "Is there a green square?": "no",
+    },
 }
-"""Pictures of ``examples/`` and what is asked about each."""
+"""Pictures of ``examples/``, what is asked about each, and the truth: a wrong answer is drawn red."""
+RIGHT, WRONG = "#7ee787", "#ff7b72"
 LINE_PX, ROW_PX, PICTURE_PX = 25, 36, 250
 BACKGROUND = "#1c2128"
 
@@ -75,7 +84,7 @@ def answer_picture() -> Image.Image:
 
 
 def _panel(
-    name: str, questions: tuple[str, ...], plain: ImageFont.FreeTypeFont, bold: ImageFont.FreeTypeFont
+    name: str, questions: dict[str, str], plain: ImageFont.FreeTypeFont, bold: ImageFont.FreeTypeFont
 ) -> Image.Image:
     picture = Image.open(ROOT / "examples" / name).convert("RGB")
     height = round(picture.height * min(PICTURE_PX / picture.width, 340 / picture.height))
@@ -83,13 +92,14 @@ def _panel(
     panel = Image.new("RGB", (PICTURE_PX + 680, height + 24), BACKGROUND)
     panel.paste(picture, (12 + (PICTURE_PX - picture.width) // 2, 12))
     draw, top = ImageDraw.Draw(panel), 20
-    for question in questions:
+    for question, truth in questions.items():
         words = ["handlens", "ask", f"examples/{name}", question]
         done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
         draw.text((PICTURE_PX + 36, top), f'$ {" ".join(words[:3])} "{question}"', fill="#c9d1d9", font=plain)
         top += LINE_PX
+        colour = RIGHT if done.stdout.strip() == truth else WRONG
         for line in textwrap.wrap(done.stdout, 58) or [""]:
-            draw.text((PICTURE_PX + 36, top), line, fill="#7ee787", font=bold)
+            draw.text((PICTURE_PX + 36, top), line, fill=colour, font=bold)
             top += LINE_PX
         top += ROW_PX - LINE_PX
     return panel
