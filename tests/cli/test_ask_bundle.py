@@ -148,3 +148,19 @@ def test_export_errors(model, tmp_path, capsys):
     assert run(["export", str(model), "--to", str(tmp_path / "b"), "--quant", "Q9"]) == 1
     assert "Q9" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_a_notice_in_the_ledger_is_said_beside_the_answer(
+    model: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    warned = tmp_path / "warned"
+    warned.mkdir()
+    for file in model.iterdir():
+        (warned / file.name).write_bytes(file.read_bytes())
+    (warned / "ledger.json").write_text('{"notice": "it guesses"}')
+    assert run(["export", str(warned), "--to", str(tmp_path / "wary"), "--quant", "F32"]) == 0
+    capsys.readouterr()
+    assert run(["ask", str(photo), "What is it?", "--model", str(tmp_path / "wary"), "--max-tokens", "3"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "wary: it guesses\n"
+    assert "it guesses" not in said.out

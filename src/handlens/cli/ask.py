@@ -70,6 +70,8 @@ def ask(
     answerer: Answerer = handlens.load(model)
     opened = time.perf_counter()
     seen = answerer.see(pictures, max_slices=max_slices)
+    if answerer.info.notice:
+        click.echo(f"{answerer.info.name}: {answerer.info.notice}", err=True)
     if show:
         _show(seen, answerer)
     if picture:

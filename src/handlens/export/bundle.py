@@ -142,6 +142,7 @@ class Bundle:
             side_px=self.config.slicing.side_px,
             max_slices=self.config.slicing.max_slices,
             quantisation=self.language.removeprefix("language-").removesuffix(".gguf"),
+            notice=str((self.manifest.get("ledger") or {}).get("notice", "")),
         )
 
 
@@ -205,7 +206,8 @@ def export_bundle(
     """Write a bundle of a torch model folder; ``out`` appears whole or stays as it was.
 
     Args:
-        model_folder: ``config.json``, ``model.safetensors``, ``tokenizer.json`` and, if there, ``ledger.json``.
+        model_folder: ``config.json``, ``model.safetensors``, ``tokenizer.json`` and, if there, ``ledger.json``,
+            whose ``notice`` is said with every answer.
         out: the folder to write; an older bundle in its place is replaced.
         quant: type of the language weights, one of ``export.gguf.QUANTS``.
         vision: one of ``VISIONS``.

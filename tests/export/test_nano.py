@@ -1,0 +1,52 @@
+"""The shipped model: the device says what torch says, and it has learned something."""
+
+from pathlib import Path
+
+import pytest
+
+from handlens.core.chat import ask
+from handlens.core.images import Picture
+from handlens.core.sampling import Sampling
+from handlens.data.generate import generate
+from handlens.engine.answerer import open_bundle
+from handlens.export.bundle import export_bundle
+from handlens.export.verify import compare
+from handlens.model.halves import open_torch
+
+NANO = Path(__file__).parents[2] / "src" / "handlens" / "nano"
+QUESTIONS = {
+    "lines": "What does it say?",
+    "scenes": "What does the picture show?",
+    "receipts": "What is the total?",
+    "labels": "Transcribe the label.",
+    "tables": "Convert the table to markdown.",
+}
+
+
+@pytest.mark.parametrize("kind", QUESTIONS)
+def test_unquantised_answers_equal_those_of_torch(kind: str, tmp_path: Path) -> None:
+    bundle = open_bundle(export_bundle(NANO, tmp_path / "nano", quant="F32"), keep=True)
+    records = [generate(kind, 3, index, split="heldout", level=0.5) for index in range(10)]
+    pictures = [Picture(record.picture, record.key) for record in records]
+    found = compare(open_torch(NANO), bundle, pictures, question=QUESTIONS[kind], max_tokens=40)
+    bundle.close()
+    assert found.differences == (), str(found)
+    assert found.num_tokens > 10
+    assert found.visual_gap < 1e-3
+
+
+def test_it_names_shapes_far_above_chance() -> None:
+    bundle = open_bundle(NANO, keep=True)
+    hits = count = 0
+    for index in range(60):
+        record = generate("scenes", 4, index, split="heldout", level=0.5)
+        turns = [turn for turn in record.turns if turn.task == "scenes.shape"]
+        if not turns:
+            continue
+        seen = bundle.see([Picture(record.picture, record.key)])
+        for turn in turns:
+            answer = "".join(token.text for token in bundle.answer(ask(turn.question), seen, Sampling(max_tokens=8)))
+            hits, count = hits + (answer == turn.answer), count + 1
+    bundle.close()
+    assert count >= 15
+    assert hits / count > 0.5  # eight shapes: chance is one in eight
