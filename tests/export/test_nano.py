@@ -1,8 +1,10 @@
 """The shipped model: the device says what torch says, and it has learned something."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from handlens.core.chat import ask
 from handlens.core.images import Picture
@@ -21,6 +23,15 @@ QUESTIONS = {
     "labels": "Transcribe the label.",
     "tables": "Convert the table to markdown.",
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two spinning threads beside a busy neighbour are many times slower than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("kind", QUESTIONS)
