@@ -17,9 +17,6 @@ from handlens.cli.main import run
 
 NANO = Path(handlens.__file__).parent / "nano"
 ENV = {**os.environ, "PYTHONPATH": str(NANO.parents[1])}
-needs_nano = pytest.mark.skipif(
-    not (NANO / "manifest.json").is_file(), reason="the bundle that ships (handlens/nano) is not in this checkout"
-)
 
 
 @pytest.fixture
@@ -104,7 +101,6 @@ def test_models_that_cannot_be_opened(capsys, tmp_path, photo):
     assert "is not a folder; a bundle is a folder" in failure(capsys, str(photo), "Why?", "--model", str(photo))
 
 
-@needs_nano
 def test_a_corrupt_bundle_is_one_line(capsys, tmp_path, photo):
     import shutil
 
@@ -117,7 +113,6 @@ def test_a_corrupt_bundle_is_one_line(capsys, tmp_path, photo):
     assert "is damaged: its sha256 begins" in failure(capsys, str(photo), "Why?", "--model", str(bundle))
 
 
-@needs_nano
 def test_json_is_one_object(capsys, photo):
     assert run(["ask", str(photo), str(photo), "What colour is it?", "--json", "--max-tokens", "4"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -133,7 +128,6 @@ def test_json_is_one_object(capsys, photo):
     assert report["timings"]["first_word"] <= report["timings"]["total"]
 
 
-@needs_nano
 def test_the_first_word_is_quick(photo):
     begin = time.perf_counter()
     command = [sys.executable, "-m", "handlens.cli.main", "ask", str(photo), "What does it say?", "--max-tokens", "1"]
