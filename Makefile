@@ -10,8 +10,8 @@ lint:
 test:
 	pytest
 
-soak:  ## the same tests with many more drawn examples
-	HYPOTHESIS_PROFILE=soak pytest
+soak:  ## the long forms, and the same tests with many more drawn examples
+	HYPOTHESIS_PROFILE=soak pytest --soak
 
 bench:  ## seconds from the shell prompt to the help, and to the first word of an answer
 	python benchmarks/first_word.py

@@ -25,6 +25,11 @@ hypothesis.settings.register_profile("soak", deadline=None, max_examples=2_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--soak``: run the long forms too."""
+    parser.addoption("--soak", action="store_true", help="run the tests marked soak, which take minutes each")
+
+
 def imports_of(file: Path) -> set[str]:
     """Return the dotted names that a file imports anywhere in it."""
     names: set[str] = set()
@@ -54,8 +59,13 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return None if is_device_file(collection_path) else True
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give device tests their mark."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give device tests their mark; leave out the long forms unless they are asked for."""
+    if not config.getoption("--soak"):
+        long_form = pytest.mark.skip(reason="a long form; pytest --soak runs it")
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(long_form)
     marked: dict[Path, bool] = {}
     for item in items:
         if TESTS not in item.path.parents:
