@@ -9,6 +9,7 @@ from PIL import Image
 from handlens.core.slicing import plan_slices
 from handlens.data.records import Glyph, Line, Record, Thing
 from handlens.train.reading import CHARACTERS, COLOURS, SHAPES, ReadingHead, patch_labels
+from handlens.train.warmstart import CODE
 
 
 def glyph(char: str, x: float, y: float) -> Glyph:
@@ -81,10 +82,13 @@ def test_loss_of_a_head_that_knows_nothing_is_the_log_of_the_choices():
     torch.nn.init.zeros_(head.out.weight)
     torch.nn.init.zeros_(head.out.bias)
     labels = torch.randint(0, 8, (5, 6), generator=torch.Generator().manual_seed(0))
-    loss, scores = head(torch.ones(5, 8), labels)
+    torch.nn.init.zeros_(head.place.weight)
+    torch.nn.init.zeros_(head.place.bias)
+    loss, scores = head(torch.ones(5, 8), labels, torch.full((5, CODE), 0.5**0.5))
     choices = [len(CHARACTERS) + 1] * 4 + [len(SHAPES) + 1, len(COLOURS) + 1]
-    assert float(loss.detach()) == pytest.approx(sum(map(math.log, choices)) / 6, rel=1e-5)
-    assert set(scores) == {"characters", "shapes", "colours"}
+    assert float(loss.detach()) == pytest.approx(sum(map(math.log, choices)) / 6 + 0.5, rel=1e-5)
+    assert set(scores) == {"characters", "shapes", "colours", "place_r2"}
+    assert scores["place_r2"] == pytest.approx(0.0, abs=1e-5)
 
 
 def test_accuracy_counts_only_where_something_is():
@@ -96,5 +100,5 @@ def test_accuracy_counts_only_where_something_is():
         head.out.bias[code("A")] = 5.0
     labels = torch.zeros(3, 6, dtype=torch.int64)
     labels[0, 0], labels[1, 0] = code("A"), code("B")
-    _, scores = head(torch.ones(3, 8), labels)
-    assert scores == {"characters": 0.5}
+    _, scores = head(torch.ones(3, 8), labels, torch.zeros(3, CODE))
+    assert {kind: share for kind, share in scores.items() if kind != "place_r2"} == {"characters": 0.5}

@@ -19,7 +19,8 @@ from handlens.model.checkpoint import load_model
 from handlens.train import run as runs
 from handlens.train.feed import batches
 from handlens.train.phases import Recipe
-from handlens.train.run import apply_settings, patch_shapes, pause_on_signals, resolve, train, vocabulary_texts
+from handlens.train.run import apply_settings, pause_on_signals, resolve, train, vocabulary_texts
+from handlens.train.warmstart import patch_shapes
 from handlens.train.vocabulary import train_vocabulary
 
 SOURCE = Path(runs.__file__).parents[2]

@@ -7,7 +7,7 @@ import torch
 from handlens.config import HandlensConfig, LanguageConfig, ResamplerConfig, VisionConfig
 from handlens.core.patches import key_positions, position_ids
 from handlens.model.vlm import HandlensModel, SliceBatch, build_model
-from handlens.train.warmstart import localise, place_code
+from handlens.train.warmstart import localise, place_code, place_codes
 
 
 def slices(rows: int, columns: int, count: int, seed: int) -> SliceBatch:
@@ -30,7 +30,7 @@ def fitted() -> tuple[HandlensModel, float]:
         )
     )
     shapes = [(8, 8), (6, 10), (10, 6), (12, 8), (8, 12), (7, 9)]
-    r_squared = localise(model, [(slices(*shape, 4, seed), [shape] * 4) for seed, shape in enumerate(shapes)])
+    r_squared = localise(model, [slices(*shape, 4, seed) for seed, shape in enumerate(shapes)])
     return model, r_squared
 
 
@@ -75,3 +75,13 @@ def test_the_code_of_a_place_is_likest_to_itself():
     u, v = (torch.arange(64.0) % 8 + 0.5, torch.arange(64.0) // 8 + 0.5)
     code = place_code(u, v, 8)
     assert (code @ code.T).argmax(1).tolist() == list(range(64))
+
+
+def test_patches_of_slices_of_any_shape_lie_in_one_square_of_cells():
+    for rows, columns in ((16, 16), (8, 30), (5, 7)):
+        codes = place_codes(slices(rows, columns, 1, seed=0), 70, 8)[0].unflatten(0, (rows, columns))
+        middle = place_code(torch.tensor([4.0]), torch.tensor([4.0]), 8)[0]
+        nearest = int((codes.flatten(0, 1) @ middle).argmax())
+        assert abs(nearest // columns + 0.5 - rows / 2) <= 0.5 and abs(nearest % columns + 0.5 - columns / 2) <= 0.5
+        corner = place_code(torch.tensor([4.0 / columns]), torch.tensor([4.0 / rows]), 8)[0]
+        assert torch.allclose(codes[0, 0], corner, atol=1e-5)

@@ -14,11 +14,11 @@ INSTRUCT = {"lines": 0.28, "pages": 0.07, "scenes": 0.35, "receipts": 0.12, "lab
 SHOWN = {"pages": 0.33, "lines": 0.25, "scenes": 0.2, "receipts": 0.1, "labels": 0.06, "tables": 0.06}
 
 
-def model(vocab_size: int = 1024) -> HandlensConfig:
+def model(vocab_size: int = 512) -> HandlensConfig:
     """Return the shape of nano; ``docs/log.md`` has the measurements that chose it."""
     return HandlensConfig(
         family="nano",
-        vision=VisionConfig(width=192, mlp_width=512, num_layers=5, num_heads=3),
+        vision=VisionConfig(width=192, mlp_width=512, num_layers=3, num_heads=3),
         resampler=ResamplerConfig(num_queries=64, width=256, vision_width=192),
         language=LanguageConfig(
             vocab_size=vocab_size, width=256, mlp_width=512, num_layers=4, num_heads=4, num_kv_heads=2, tied=True
@@ -31,19 +31,20 @@ def recipe() -> Recipe:
     """Return the whole curriculum."""
     return Recipe(
         name="nano",
+        vocab_size=512,
         phases=(
             Phase(
                 name="language", trains=("language",), objective="text", sides_px=(224,), slicing=False,
-                mixture=TALK, steps=1100, rate=3e-3, slices_per_step=1000, pictures_per_step=16, ramp_pictures=16000,
+                mixture=TALK, steps=800, rate=3e-3, slices_per_step=1000, pictures_per_step=16, ramp_pictures=10000,
             ),
             Phase(
                 name="vision", trains=("vision",), objective="reading", sides_px=(224,), slicing=True,
-                mixture={"pages": 0.65, "lines": 0.1, "scenes": 0.25}, steps=1650, rate=2.5e-3, slices_per_step=16,
-                pictures_per_step=64, ramp_pictures=8000,
+                mixture={"pages": 0.7, "lines": 0.1, "scenes": 0.2}, steps=3000, rate=2.5e-3, slices_per_step=8,
+                pictures_per_step=64, ramp_pictures=16000,
             ),
             Phase(
                 name="layout", trains=("language",), objective="layout", sides_px=(224,), slicing=True,
-                mixture=EVERYTHING, steps=1000, rate=2e-3, slices_per_step=60, pictures_per_step=16,
+                mixture=EVERYTHING, steps=2500, rate=2e-3, slices_per_step=60, pictures_per_step=16,
                 ramp_pictures=8000,
             ),
             Phase(

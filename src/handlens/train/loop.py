@@ -28,6 +28,7 @@ from handlens.train.optim import build_optimisers
 from handlens.train.phases import Phase
 from handlens.train.reading import ReadingHead
 from handlens.train.state import Progress, load_state, save_state
+from handlens.train.warmstart import place_codes
 
 Report = Callable[[dict[str, Any]], None]
 PARTS = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
@@ -61,7 +62,8 @@ def reading_loss(model: HandlensModel, head: ReadingHead, batch: Batch) -> tuple
     assert batch.slices is not None and batch.labels is not None
     seen = model.vpm(batch.slices.patches, batch.slices.position_ids, batch.slices.is_real)
     real = batch.labels[..., 0] >= 0
-    return head(seen[real], batch.labels[real])
+    places = place_codes(batch.slices, model.vpm.config.table_side, round(model.resampler.config.num_queries**0.5))
+    return head(seen[real], batch.labels[real], places[real])
 
 
 def token_loss(model: HandlensModel, batch: Batch, visual: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:

@@ -1,6 +1,7 @@
-"""Phase ``vision``: teach the tower to name the characters and things under each patch.
+"""Phase ``vision``: teach the tower to name the characters and things under each patch, and where the patch lies.
 
-It stands in for a pretrained backbone. The head is thrown away. Boundary: records to labels, labels to a loss.
+It stands in for a pretrained backbone. What the tower says about place lets a resampler, whose keys know only counted
+rows and columns, find the same cell in slices of any shape (``warmstart.py``). The head is thrown away. Boundary: records to labels, labels to a loss.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from handlens.core.slicing import SlicePlan
 from handlens.data.records import Record
+from handlens.train.warmstart import CODE
 
 CHARACTERS = "".join(map(chr, range(33, 127))) + "€£°–éüßñ"
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring")
@@ -60,17 +62,21 @@ def patch_labels(record: Record, plan: SlicePlan) -> list[Int64[np.ndarray, "_ l
 
 
 class ReadingHead(nn.Module):
-    """The throw-away head: one linear layer per label column."""
+    """The throw-away head: one linear layer per label column, and one for the place."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.sizes = [len(CHARACTERS) + 1] * _PER_PATCH**2 + [len(SHAPES) + 1, len(COLOURS) + 1]
         self.out = nn.Linear(width, sum(self.sizes))
+        self.place = nn.Linear(width, CODE)
 
     def forward(
-        self, patches: Float[Tensor, "real dim"], labels: Int64[Tensor, "real labels"]
+        self,
+        patches: Float[Tensor, "real dim"],
+        labels: Int64[Tensor, "real labels"],
+        places: Float[Tensor, "real code"],
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """Return the loss and the accuracy on patches where something is."""
+        """Return the loss, the accuracy on patches where something is, and R squared of the place."""
         loss = patches.new_zeros(())
         scores: dict[str, list[Tensor]] = {"characters": [], "shapes": [], "colours": []}
         for column, logits in enumerate(self.out(patches).split(self.sizes, dim=-1)):
@@ -81,6 +87,8 @@ class ReadingHead(nn.Module):
             there = target > 0
             kind = "characters" if column < _PER_PATCH**2 else ("shapes", "colours")[column - _PER_PATCH**2]
             scores[kind].append((logits.argmax(-1) == target)[there])
-        return loss / len(self.sizes), {
-            kind: float(torch.cat(hits).float().mean()) for kind, hits in scores.items() if torch.cat(hits).numel()
-        }
+        missed = F.mse_loss(self.place(patches), places)
+        named = {kind: torch.cat(hits).float() for kind, hits in scores.items()}
+        shares = {kind: float(hits.mean()) for kind, hits in named.items() if hits.numel()}
+        # Sines and cosines over whole waves: the variance of a code is a half.
+        return loss / len(self.sizes) + missed, shares | {"place_r2": 1 - 2 * float(missed.detach())}

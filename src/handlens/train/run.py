@@ -106,22 +106,12 @@ def warm_start(model: HandlensModel, config: HandlensConfig, recipe: Recipe, pha
     """Localise a fresh resampler on pictures of the phase to come; return R squared."""
     probe = replace(phase, objective="reading", sides_px=(config.slicing.side_px,), name="warmstart")
 
-    def slices() -> Iterator[tuple[SliceBatch, list[tuple[int, int]]]]:
+    def slices() -> Iterator[SliceBatch]:
         for batch in islice(batches(probe, config, None, seed=recipe.seed), WARM_START_BATCHES):
             assert batch.slices is not None
-            yield batch.slices, patch_shapes(batch.slices, config.vision.table_side)
+            yield batch.slices
 
     return localise(model, slices())
-
-
-def patch_shapes(slices: SliceBatch, table_side: int) -> list[tuple[int, int]]:
-    """Return rows and columns of patches of every slice, read from its rows of the position table."""
-    shapes = []
-    for number, ids in enumerate(slices.position_ids):
-        count = len(ids) if slices.is_real is None else int(slices.is_real[number].sum())
-        rows = len((ids[:count] // table_side).unique())
-        shapes.append((rows, count // rows))
-    return shapes
 
 
 def train(name: str, out: Path, settings: dict[str, str] | None = None, report: Report = lambda row: None) -> Path:

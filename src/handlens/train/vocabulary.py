@@ -1,6 +1,8 @@
-"""Train the byte-level BPE vocabulary on generated text.
+"""Train the byte-level BPE vocabulary on generated text; a token is a character, or a byte of a rare one.
 
-Boundary: strings in, ``tokenizer.json`` out. The splitting rule is the one llama.cpp calls ``llama-bpe``.
+A model that copies what it sees learns to copy characters sooner than to spell them into longer tokens
+(``docs/log.md``). Boundary: strings in, ``tokenizer.json`` out. The splitting rule is the one llama.cpp calls
+``llama-bpe``.
 """
 
 from collections.abc import Iterable
@@ -17,12 +19,12 @@ LLAMA_BPE = (
 )
 """The word rule of Llama 3, known to llama.cpp as ``llama-bpe``."""
 
-_SINGLE = r"\p{N}|[^\s\p{L}\p{N}]|\s"
+_SINGLE = r"[\s\S]"
 
 
-def _splitter(*, digits_apart: bool) -> pre_tokenizers.PreTokenizer:
+def _splitter(*, characters_apart: bool) -> pre_tokenizers.PreTokenizer:
     parts = [pre_tokenizers.Split(Regex(LLAMA_BPE), behavior="isolated")]
-    if digits_apart:
+    if characters_apart:
         parts.append(pre_tokenizers.Split(Regex(_SINGLE), behavior="isolated"))
     return pre_tokenizers.Sequence([*parts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
@@ -30,11 +32,11 @@ def _splitter(*, digits_apart: bool) -> pre_tokenizers.PreTokenizer:
 def train_vocabulary(texts: Iterable[str], size: int) -> FastTokenizer:
     """Return a vocabulary of at most ``size`` entries, special tokens first.
 
-    Digits, punctuation and spaces are never merged, so a number is read digit by digit; that holds at
-    run time without a rule of its own, because no merge for them exists.
+    Only the bytes of one character are merged. That holds at run time without a rule of its own, because no other
+    merge exists.
     """
     fast = FastTokenizer(models.BPE())
-    fast.pre_tokenizer = _splitter(digits_apart=True)
+    fast.pre_tokenizer = _splitter(characters_apart=True)
     fast.decoder = decoders.ByteLevel()
     specials = [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
     fast.train_from_iterator(
@@ -47,7 +49,7 @@ def train_vocabulary(texts: Iterable[str], size: int) -> FastTokenizer:
             show_progress=False,
         ),
     )
-    fast.pre_tokenizer = _splitter(digits_apart=False)
+    fast.pre_tokenizer = _splitter(characters_apart=False)
     return fast
 
 

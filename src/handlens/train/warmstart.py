@@ -1,7 +1,8 @@
 """Give a fresh resampler a first idea of place: query i begins by reading around cell i of the slice.
 
-A small run cannot afford to discover locality. The map from patch features to place is fitted by ridge
-regression on a few hundred slices; nothing leaves the official weight layout.
+A small run cannot afford to discover locality. The tower learns to say where each patch lies (``place_codes``,
+phase ``vision``); the map from patch features to place is then fitted by ridge regression on a few hundred slices.
+Nothing leaves the official weight layout.
 """
 
 import math
@@ -15,6 +16,8 @@ from torch import Tensor
 from handlens.model.vlm import HandlensModel, SliceBatch
 
 _HARMONICS = 8
+CODE = 4 * _HARMONICS
+"""Numbers in the code of one place."""
 _SHARPNESS = 2.0
 """Logit per harmonic: high enough that a query reads mostly its own cell, low enough that it can learn."""
 
@@ -26,26 +29,44 @@ def place_code(u: Float[Tensor, "n"], v: Float[Tensor, "n"], side: int) -> Float
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
 
 
+def patch_shapes(slices: SliceBatch, table_side: int) -> list[tuple[int, int]]:
+    """Return rows and columns of patches of every slice, read from its rows of the position table."""
+    shapes = []
+    for number, ids in enumerate(slices.position_ids):
+        count = len(ids) if slices.is_real is None else int(slices.is_real[number].sum())
+        rows = len((ids[:count] // table_side).unique())
+        shapes.append((rows, count // rows))
+    return shapes
+
+
+def place_codes(slices: SliceBatch, table_side: int, side: int) -> Float[Tensor, "slices patches code"]:
+    """Return the code of the place of every patch in its slice, which is ``side`` cells wide and high; 0 at padding."""
+    codes = torch.zeros(*slices.position_ids.shape, CODE)
+    for row, (rows, columns) in zip(codes, patch_shapes(slices, table_side), strict=True):
+        down, across = np.divmod(np.arange(rows * columns), columns)
+        u = torch.from_numpy((across + 0.5) / columns * side).float()
+        v = torch.from_numpy((down + 0.5) / rows * side).float()
+        row[: rows * columns] = place_code(u, v, side)
+    return codes
+
+
 @torch.no_grad()
-def localise(model: HandlensModel, batches: Iterable[tuple[SliceBatch, list[tuple[int, int]]]]) -> float:
+def localise(model: HandlensModel, batches: Iterable[SliceBatch]) -> float:
     """Set the resampler's query and key projections in place; return R squared of the fitted places.
 
     Args:
         model: its tower must be trained, its resampler fresh.
-        batches: slices with the rows and columns of patches of each.
+        batches: slices of the kind that will be read.
     """
     resampler = model.resampler
     config = resampler.config
     side = round(config.num_queries**0.5)
     features, codes = [], []
-    for slices, shapes in batches:
+    for slices in batches:
         values = resampler.ln_kv(resampler.kv_proj(model.vpm(slices.patches, slices.position_ids, slices.is_real)))
-        for number, (rows, columns) in enumerate(shapes):
-            row, column = np.divmod(np.arange(rows * columns), columns)
-            u = torch.from_numpy((column + 0.5) / columns * side).float()
-            v = torch.from_numpy((row + 0.5) / rows * side).float()
-            features.append((values + slices.key_positions)[number, : rows * columns])
-            codes.append(place_code(u, v, side))
+        real = torch.ones_like(slices.position_ids, dtype=torch.bool) if slices.is_real is None else slices.is_real
+        features.append((values + slices.key_positions)[real])
+        codes.append(place_codes(slices, model.vpm.config.table_side, side)[real])
     x, y = torch.cat(features).double(), torch.cat(codes).double()
     x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
     fitted = torch.linalg.solve(x.T @ x + 1e-3 * len(x) * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
