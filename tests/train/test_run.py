@@ -20,8 +20,8 @@ from handlens.train import run as runs
 from handlens.train.feed import batches
 from handlens.train.phases import Recipe
 from handlens.train.run import apply_settings, pause_on_signals, resolve, train, vocabulary_texts
-from handlens.train.warmstart import patch_shapes
 from handlens.train.vocabulary import train_vocabulary
+from handlens.train.warmstart import patch_shapes
 
 SOURCE = Path(runs.__file__).parents[2]
 

@@ -1,7 +1,8 @@
 """Phase ``vision``: teach the tower to name the characters and things under each patch, and where the patch lies.
 
 It stands in for a pretrained backbone. What the tower says about place lets a resampler, whose keys know only counted
-rows and columns, find the same cell in slices of any shape (``warmstart.py``). The head is thrown away. Boundary: records to labels, labels to a loss.
+rows and columns, find the same cell in slices of any shape (``warmstart.py``). The head is thrown away. Boundary:
+records to labels, labels to a loss.
 """
 
 import numpy as np
