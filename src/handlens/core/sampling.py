@@ -5,14 +5,44 @@ Boundary: numpy only; logits in, token ids and log-probabilities out. Knows no m
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64
 
+from handlens.core.loops import LoopGuard
 from handlens.errors import ModelError, SettingError
 
 Step = Callable[[Sequence[int], Sequence[int]], Float32[np.ndarray, "beams vocab"]]
 """``step(ids, parents)``: beam b continues the earlier beam ``parents[b]`` with ``ids[b]``; logits come back."""
+
+
+Ending = Literal["stop", "length", "loop"]
+"""Why an answer ended: by itself, at ``max_tokens``, or because it went round in a loop."""
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """What an answer may look like, token by token; a state is a place in it."""
+
+    def start(self) -> Any:
+        """Return the state before the first token."""
+        ...
+
+    def allowed(self, state: Any, left: int) -> Bool[np.ndarray, "vocab"]:
+        """Return the tokens after which the answer can still be made whole in ``left - 1`` more tokens.
+
+        Where that cannot be done, only tokens on a shortest way to a whole answer are allowed.
+        """
+        ...
+
+    def advance(self, state: Any, token_id: int) -> Any:
+        """Return the state after an allowed token."""
+        ...
+
+    def is_whole(self, state: Any) -> bool:
+        """True where the answer may end."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +60,10 @@ class Sampling:
     """Above 1 makes tokens of the answer so far less likely; the prompt does not count."""
     num_beams: int = 1
     seed: int = 0
+    stop_loops: bool = True
+    """End an answer that says the same again and again; see ``core/loops.py``."""
+    constraint: Constraint | None = None
+    """For example a JSON schema, bound to the tokenizer of the model that answers."""
 
     def __post_init__(self) -> None:
         checks = (
@@ -49,6 +83,8 @@ class Sampling:
                 f"num_beams {self.num_beams} with temperature {self.temperature}: "
                 "beam search does not sample; set one of them back to its default"
             )
+        if self.num_beams > 1 and self.constraint is not None:
+            raise SettingError(f"num_beams is {self.num_beams}; an answer with a set form needs 1")
 
 
 def log_softmax(logits: Float[np.ndarray, "... vocab"]) -> Float64[np.ndarray, "... vocab"]:
@@ -100,28 +136,71 @@ def generate(
     """Yield ids with their log-probabilities; the stop token ends the answer and is not yielded.
 
     A log-probability is the model's own, before penalty, temperature and filters. Beam search yields
-    its tokens at the end. ``forbidden`` ids are never chosen.
+    its tokens at the end and watches no loops. ``forbidden`` ids are never chosen. Where a constraint
+    leaves an answer unfinished when a loop is found, the shortest way to its end follows.
     """
     banned = np.asarray(sorted(forbidden), dtype=np.int64)
     if sampling.num_beams > 1:
         yield from _search_beams(first_logits, step, frozenset(stops), sampling, banned)
         return
     rng = np.random.default_rng(sampling.seed)
+    guard = LoopGuard()
+    form = _Form(sampling.constraint, stops) if sampling.constraint else None
     answer: list[int] = []
-    logits = first_logits
+    logits, is_looping = first_logits, False
     while True:
         logprobs = log_softmax(logits)
         scores = np.array(logits, dtype=np.float64)
         scores[banned] = -np.inf
         penalise(scores, answer, sampling.repetition_penalty)
+        if form:
+            form.mask(scores, left=0 if is_looping else sampling.max_tokens - len(answer))
         chosen = _pick(scores, sampling, rng)
         if chosen in stops:
             return
         yield chosen, float(logprobs[chosen])
         answer.append(chosen)
-        if len(answer) == sampling.max_tokens:
+        is_looping |= sampling.stop_loops and guard.push(chosen)
+        if form:
+            form.advance(chosen)
+        if len(answer) == sampling.max_tokens or (is_looping and (form is None or form.is_whole)):
             return
         logits = step([chosen], [0])[0]
+
+
+def why_ended(ids: Sequence[int], sampling: Sampling) -> Ending:
+    """Return why ``generate`` ended the answer ``ids``.
+
+    >>> why_ended([5, 6], Sampling(max_tokens=2)), why_ended([5], Sampling(max_tokens=2))
+    ('length', 'stop')
+    """
+    guard = LoopGuard()
+    if sampling.stop_loops and sampling.num_beams == 1 and any(map(guard.push, ids)):
+        return "loop"
+    return "length" if len(ids) >= sampling.max_tokens else "stop"
+
+
+class _Form:
+    """A constraint and the place in it where an answer is."""
+
+    def __init__(self, constraint: Constraint, stops: Collection[int]) -> None:
+        self._constraint, self._stops = constraint, sorted(stops)
+        self._state = constraint.start()
+
+    @property
+    def is_whole(self) -> bool:
+        return self._constraint.is_whole(self._state)
+
+    def mask(self, scores: Float64[np.ndarray, "vocab"], *, left: int) -> None:
+        """Forbid, in place, what does not fit; stop tokens fit where the answer is whole."""
+        allowed = self._constraint.allowed(self._state, left)
+        stop_scores = scores[self._stops]
+        scores[: len(allowed)][~allowed] = -np.inf
+        scores[len(allowed) :] = -np.inf
+        scores[self._stops] = stop_scores if self.is_whole else -np.inf
+
+    def advance(self, token_id: int) -> None:
+        self._state = self._constraint.advance(self._state, token_id)
 
 
 def _pick(scores: Float64[np.ndarray, "vocab"], sampling: Sampling, rng: np.random.Generator) -> int:
