@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from handlens.core.sampling import Sampling, log_softmax
 from handlens.core.tokenizer import Tokenizer
 from handlens.engine.answerer import Lens
 from handlens.engine.room import Room
+from handlens.engine.visual_cache import VisualCache
 from handlens.errors import SettingError
 from handlens.families import FAMILIES
 
@@ -71,7 +73,9 @@ def table(tokenizer: Tokenizer) -> np.ndarray:
     return np.random.default_rng(0).normal(0, 3, (size, size)).astype(np.float32)
 
 
-def make_lens(tokenizer: Tokenizer, table: np.ndarray, log: list[str], *, keep: bool = False) -> Lens:
+def make_lens(
+    tokenizer: Tokenizer, table: np.ndarray, log: list[str], *, keep: bool = False, cache: VisualCache | None = None
+) -> Lens:
     info = ModelInfo(name="toy", family="nano", engine="toy", num_queries=QUERIES, side_px=224, max_slices=9)
     halves: list[MarkovLanguage] = []
 
@@ -81,7 +85,7 @@ def make_lens(tokenizer: Tokenizer, table: np.ndarray, log: list[str], *, keep: 
 
     lens = Lens(
         info, FAMILIES["nano"], tokenizer, lambda: BrightnessVision(log), open_language,
-        max_positions=POSITIONS, keep=keep,
+        max_positions=POSITIONS, keep=keep, cache=cache,
     )  # fmt: skip
     lens.halves = halves  # type: ignore[attr-defined]
     return lens
@@ -235,3 +239,27 @@ def test_language_is_released_when_the_reader_walks_away(lens: Lens, log: list[s
     next(answer)
     answer.close()  # type: ignore[attr-defined]
     assert log == ["open language", "close language"]
+
+
+def test_a_picture_that_was_seen_is_never_encoded_again(
+    tokenizer: Tokenizer, table: np.ndarray, log: list[str], tmp_path: Path
+) -> None:
+    picture, other = gray(0, 448, 448), gray(9, 448, 448)
+    first = make_lens(tokenizer, table, log, cache=VisualCache(tmp_path, "model")).see([picture])
+    assert log == ["open vision", "close vision"]
+    again = make_lens(tokenizer, table, log, cache=VisualCache(tmp_path, "model")).see([picture])
+    assert log == ["open vision", "close vision"], "nothing is loaded for a picture that is known"
+    assert "encode" not in again.seconds
+    np.testing.assert_array_equal(again.pictures[0].visual_tokens, first.pictures[0].visual_tokens)
+    make_lens(tokenizer, table, log, cache=VisualCache(tmp_path, "model")).see([picture, other])
+    assert log.count("open vision") == 2
+
+
+def test_a_held_language_half_serves_the_next_turns(tokenizer: Tokenizer, table: np.ndarray, log: list[str]) -> None:
+    lens = make_lens(tokenizer, table, log, keep=True)
+    lens.max_positions = 4096
+    seen, chat = lens.see([gray(0)]), ask("what?")
+    for _ in range(4):
+        text = "".join(token.text for token in lens.answer(chat, seen, Sampling(max_tokens=20)))
+        chat = reply(chat, text, "and then?")
+    assert log.count("open language") == 1

@@ -50,3 +50,10 @@ def test_a_quantised_value_is_at_most_a_step_away(kind: str, bits: int) -> None:
 def test_rows_that_do_not_fill_blocks_are_refused() -> None:
     with pytest.raises(SettingError, match="rows of 96 values cannot become Q4_K; a multiple of 256 is needed"):
         llama.quantise_rows(np.zeros((1, 96), dtype=np.float32), "Q4_K")
+
+
+def test_a_processor_without_the_needed_instructions_is_told_what_it_lacks() -> None:
+    llama.check_instructions(None)
+    llama.check_instructions(frozenset({"avx", "avx2", "fma", "f16c", "sse4_2"}))
+    with pytest.raises(ModelError, match=r"this processor lacks avx2, fma, which the prebuilt xllamacpp wheel needs"):
+        llama.check_instructions(frozenset({"avx", "f16c", "sse4_2"}))

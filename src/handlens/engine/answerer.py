@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
+from PIL import Image
 
 from handlens.answerer import ModelInfo, Seen, SeenPicture, Token
 from handlens.core.chat import Chat
@@ -23,13 +24,18 @@ from handlens.core.prompt import Prompt, build_prompt
 from handlens.core.sampling import Sampling, generate, log_softmax
 from handlens.core.slicing import cut, plan_slices
 from handlens.core.tokenizer import TextStream, Tokenizer
+from handlens.engine.memory import give_back
 from handlens.engine.room import Room
-from handlens.errors import SettingError
+from handlens.engine.setup import Setup, load_profile
+from handlens.engine.visual_cache import VisualCache, cache_allowed, cache_folder
+from handlens.errors import SettingError, did_you_mean
 from handlens.export.bundle import Bundle
 from handlens.families import Family
 
 SCORED_TOGETHER = 8
 """Continuations that share one reading of the prompt."""
+KEPT_STEP = 1024
+"""A language half that is held is opened for whole steps of this many tokens, so that a conversation can grow."""
 
 
 @runtime_checkable
@@ -66,7 +72,8 @@ class Lens:
     """An ``Answerer`` of two halves; one answer at a time.
 
     Vision is released before language is loaded, so that peak memory is the larger half and not the sum
-    (arXiv 2408.01800, section 5). ``keep=True`` holds both for many questions.
+    (arXiv 2408.01800, section 5). ``keep=True`` holds both for many questions. With a ``cache`` a slice that was
+    encoded before, by any process, is not encoded again.
     """
 
     def __init__(
@@ -79,12 +86,14 @@ class Lens:
         *,
         max_positions: int = 4096,
         keep: bool = False,
+        cache: VisualCache | None = None,
     ) -> None:
         self.info = info
         self.family = family
         self.tokenizer = tokenizer
         self.max_positions = max_positions
         self.keep = keep
+        self.cache = cache
         self._open_vision = open_vision
         self._open_language = open_language
         self._vision: VisionHalf | None = None
@@ -109,17 +118,44 @@ class Lens:
             for picture in images
         ]
         seconds: dict[str, float] = {}
+        vision: VisionHalf | None = None
         with contextlib.ExitStack() as stack:
-            if images:
-                with _timed(seconds, "load_vision"):
-                    vision = stack.enter_context(self._vision_half())
+
+            def encode(pixels: Float32[np.ndarray, "3 height width"]) -> Float32[np.ndarray, "queries dim"]:
+                nonlocal vision
+                if vision is None:  # not before a slice needs it
+                    with _timed(seconds, "load_vision"):
+                        vision = stack.enter_context(self._vision_half())
+                with _timed(seconds, "encode"):
+                    return vision.encode(pixels)
+
             for picture, plan in zip(images, plans, strict=True):
                 with _timed(seconds, "slice"):
-                    slices = [normalise(image) for image in cut(picture.image, plan)]
-                with _timed(seconds, "encode"):
-                    visual_tokens = np.stack([vision.encode(pixels) for pixels in slices])
+                    slices = cut(picture.image, plan)
+                visual_tokens = np.stack([self._tokens_of(image, encode, seconds) for image in slices])
                 pictures.append(SeenPicture(name=picture.name, plan=plan, visual_tokens=visual_tokens))
+        if self.cache and vision is not None:
+            self.cache.trim()
         return Seen(pictures=tuple(pictures), seconds=seconds)
+
+    def _tokens_of(
+        self,
+        image: Image.Image,
+        encode: Callable[[Float32[np.ndarray, "3 _h _w"]], Float32[np.ndarray, "_q _d"]],
+        seconds: dict[str, float],
+    ) -> Float32[np.ndarray, "_q _d"]:
+        """Return the visual tokens of a slice, from the cache where they are there."""
+        if self.cache is None:
+            return encode(normalise(image))
+        with _timed(seconds, "cache"):
+            pixels = np.asarray(image)
+            kept = self.cache.get(pixels)
+        if kept is not None and len(kept) == self.info.num_queries:
+            return kept
+        tokens = encode(normalise(image))
+        with _timed(seconds, "cache"):
+            self.cache.put(pixels, tokens)
+        return tokens
 
     def prompt(self, chat: Chat, seen: Seen) -> Prompt:
         """Return the token ids that the language half reads.
@@ -220,6 +256,8 @@ class Lens:
         finally:
             if not self.keep:
                 half.close()
+                del half
+                give_back()
 
     @contextlib.contextmanager
     def _language_half(self, room: Room, seconds: dict[str, float]) -> Iterator[LanguageHalf]:
@@ -239,9 +277,14 @@ class Lens:
                 return half
             half.close()
             self._language, room = None, held.grown(room)
+        room = dataclasses.replace(room, prompt=self._stepped(room))
         half = self._open_language(room)
         self._language = (room, half)
         return half
+
+    def _stepped(self, room: Room) -> int:
+        """Return a prompt length with room for the next turns."""
+        return max(room.prompt, min(-(-room.prompt // KEPT_STEP) * KEPT_STEP, self.max_positions - room.answer))
 
 
 def _visual_tokens(seen: Seen) -> Float32[np.ndarray, "visual dim"]:
@@ -276,7 +319,14 @@ def _timed(seconds: dict[str, float], station: str) -> Iterator[None]:
 
 
 def open_bundle(
-    path: Path | str, *, keep: bool = False, verify: bool = True, threads: int | None = None, provider: str = "cpu"
+    path: Path | str,
+    *,
+    keep: bool = False,
+    verify: bool = True,
+    threads: int | None = None,
+    provider: str | None = None,
+    cache: bool = False,
+    setup: Setup | None = None,
 ) -> Lens:
     """Return a bundle folder as an ``Answerer``; each half is loaded when it is first needed.
 
@@ -284,30 +334,66 @@ def open_bundle(
         path: the folder.
         keep: hold both halves in memory for many questions.
         verify: compare the sha256 of a file before it is used.
-        threads: None takes the free cores.
-        provider: execution provider of the vision half, one of ``engine.vision.PROVIDERS``.
+        threads: None takes what ``setup`` says, or the free cores.
+        provider: execution provider of the vision half, one of ``engine.vision.PROVIDERS``; None as ``setup`` says.
+        cache: keep visual tokens on disk, so that a picture is encoded once; the environment variable
+            ``HANDLENS_NO_CACHE=1`` switches it off.
+        setup: how the halves run; None takes the profile that ``handlens tune`` wrote for this bundle on this
+            machine, or the defaults.
 
     Raises:
-        ModelError: the folder is not a whole bundle.
+        ModelError: the folder is not a whole bundle, or its halves do not belong together.
+        SettingError: the profile is damaged.
     """
     bundle = Bundle.open(path, verify=verify)
+    setup = setup or load_profile(bundle.folder) or Setup()
+    vision_file, language_file = setup.vision or bundle.vision, setup.language or bundle.language
+    _check_names(bundle, vision_file, language_file)
+    chosen_provider = provider or setup.provider
 
     def open_vision() -> VisionHalf:
+        from handlens.engine.belong import check_language, check_room
+        from handlens.engine.gguf_header import read_header
         from handlens.engine.vision import OnnxVision
 
-        return OnnxVision(bundle.file(bundle.vision), bundle.config, provider=provider, threads=threads)
+        # A wrong language half is found before minutes are spent on the picture.
+        check_language(bundle.folder / language_file, read_header(bundle.folder / language_file), bundle.config)
+        check_room((bundle.folder / vision_file).stat().st_size, f"the vision half {vision_file}")
+        used = threads or setup.vision_threads or None
+        return OnnxVision(bundle.file(vision_file), bundle.config, provider=chosen_provider, threads=used)
 
     def open_language(room: Room) -> LanguageHalf:
+        from handlens.engine.belong import check_language, check_room
+        from handlens.engine.gguf_header import read_header
         from handlens.engine.language import LlamaCppLanguage
 
-        return LlamaCppLanguage(bundle.file(bundle.language), room, threads=threads)
+        file = bundle.file(language_file)
+        check_language(file, read_header(file), bundle.config)
+        check_room(file.stat().st_size, f"the language half {language_file}")
+        return LlamaCppLanguage(file, room, threads=threads, setup=setup)
 
     return Lens(
-        bundle.info,
+        dataclasses.replace(bundle.info, quantisation=language_file.removeprefix("language-").removesuffix(".gguf")),
         bundle.family,
         Tokenizer.from_file(bundle.file("tokenizer.json")),
         open_vision,
         open_language,
         max_positions=bundle.config.language.max_positions,
         keep=keep,
+        cache=_cache_of(bundle, vision_file, chosen_provider) if cache and cache_allowed() else None,
     )
+
+
+def _check_names(bundle: Bundle, *names: str) -> None:
+    for name in names:
+        if name not in bundle.manifest["files"]:
+            raise SettingError(
+                f"{bundle.folder} has no file '{name}'{did_you_mean(name, bundle.manifest['files'])}; "
+                "run `handlens tune` again where a profile names it"
+            )
+
+
+def _cache_of(bundle: Bundle, vision_file: str, provider: str) -> VisualCache:
+    """Return the cache of everything that this vision half makes of a slice."""
+    weights = bundle.manifest["files"][vision_file]["sha256"]
+    return VisualCache(cache_folder(), f"{bundle.manifest['fingerprint']} {weights} {provider}")

@@ -5,7 +5,7 @@ Boundary: one GGUF file and numpy; choosing tokens is ``core/sampling.py``.
 
 import ctypes
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from ctypes import POINTER, c_float, c_int8, c_int32
 from pathlib import Path
 
@@ -15,35 +15,54 @@ from jaxtyping import Float32
 from handlens.core.prompt import Prompt
 from handlens.engine import llama
 from handlens.engine.cores import count_free_cores
+from handlens.engine.gguf_header import Header, read_header
 from handlens.engine.room import Room
+from handlens.engine.setup import Setup
+from handlens.engine.text_rows import TextRows
 from handlens.errors import ModelError, SettingError
 
-BATCH_TOKENS = 512
-"""Prompt tokens that are computed at once."""
+TEXT_CHUNK = 128
+"""Tokens after the pictures are computed in chunks of this size, so that the next turn can begin at such an edge."""
 CELLS_STEP = 256
 """llama.cpp counts its cache in steps of this many positions."""
 MAX_BEAMS = 32
+REPACKED_KINDS = frozenset({2, 12, 14, 20})
+"""Types that llama.cpp can lay out anew for a processor: Q4_0, Q4_K, Q6_K, IQ4_NL."""
 
 
 class LlamaCppLanguage:
     """Runs a GGUF file; one conversation at a time.
 
+    A prompt that begins like the last one is not computed again up to there. What it then computes does not depend
+    on what was asked before: chunks have fixed edges, so the same prompt gives the same logits bit for bit.
+
     Args:
         file: the GGUF file.
         room: how much the cache must hold.
-        threads: None takes the free cores.
+        threads: for prompt and answer, where ``setup`` does not say; None takes the free cores.
         exact: keep keys and values in 32 bits; None does so where the weights are F32.
+        setup: how it runs here.
 
     Raises:
         ModelError: the file is damaged or of a kind that llama.cpp does not know.
         SettingError: ``room`` is more than the model was made for.
     """
 
-    def __init__(self, file: Path, room: Room, *, threads: int | None = None, exact: bool | None = None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        room: Room,
+        *,
+        threads: int | None = None,
+        exact: bool | None = None,
+        setup: Setup | None = None,
+    ) -> None:
         self._model = self._context = None
         self._lib = llama.library()
-        self._room = room
-        self._model = self._load(file)
+        self._room, self._setup = room, setup or Setup()
+        header = read_header(file)
+        self._model = self._load(file, header)
+        self._rows = TextRows(file, header)
         self.vocab_size: int = self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model))
         self.width: int = self._lib.llama_model_n_embd(self._model)
         self._check_room()
@@ -52,23 +71,27 @@ class LlamaCppLanguage:
         self._memory = self._lib.llama_get_memory(self._context)
         self._sequences = [0]
         self._length = 0
+        self._known = np.zeros((0, self.width), dtype=np.float32)
+        self._edges: tuple[int, ...] = ()
+        self._last_logits = np.zeros(0, dtype=np.float32)
+        self.num_reused = 0
+        """Prompt tokens of the last prefill that were not computed again."""
 
     def prefill(self, prompt: Prompt, visual_tokens: Float32[np.ndarray, "visual dim"]) -> Float32[np.ndarray, "vocab"]:
-        """Return the logits after the last prompt token; whatever came before is forgotten."""
+        """Return the logits after the last prompt token; the answer that came before is forgotten."""
         if len(prompt.ids) > self._room.prompt:
             raise SettingError(f"the prompt has {len(prompt.ids)} tokens; this half was opened for {self._room.prompt}")
         assert prompt.num_visual == len(visual_tokens), "one visual token per visual place"
-        self._lib.llama_memory_clear(self._memory, False)
-        self._sequences, self._length = [0], 0
-        num_seen = 0
-        for start, stop in _runs(prompt):
-            is_last = stop == len(prompt.ids)
-            if prompt.is_visual[start]:
-                self._read_embeddings(visual_tokens[num_seen : num_seen + stop - start], is_last)
-                num_seen += stop - start
-            else:
-                self._read_ids(prompt.ids[start:stop], is_last)
-        return self._logits(1, last=True)[0]
+        rows = self._embed(prompt, visual_tokens)
+        edges = chunk_edges(prompt, self._setup.batch)
+        self._forget_answer()
+        if np.array_equal(rows, self._known):
+            self.num_reused = len(rows)
+        else:
+            self._read(rows, edges)
+            self._last_logits = self._logits(1, last=True)[0]
+        self._length = len(rows)
+        return self._last_logits.copy()
 
     def step(self, ids: Sequence[int], parents: Sequence[int]) -> Float32[np.ndarray, "beams vocab"]:
         """Return the logits after ``ids``; beam b continues the earlier beam ``parents[b]``."""
@@ -97,9 +120,14 @@ class LlamaCppLanguage:
     def __del__(self) -> None:
         self.close()
 
-    def _load(self, file: Path) -> int:
+    def _load(self, file: Path, header: Header) -> int:
         params = self._lib.llama_model_default_params()
         params.n_gpu_layers = 0
+        params.use_extra_bufts = self._setup.repack
+        is_repacked = self._setup.repack and any(fact.kind in REPACKED_KINDS for fact in header.tensors.values())
+        # A mapped file beside its repacked copy would be held twice.
+        is_mapped = not is_repacked if self._setup.mmap is None else self._setup.mmap
+        params.load_mode = llama.LOAD_MAPPED if is_mapped else llama.LOAD_COPIED
         llama.complaints.clear()
         model = self._lib.llama_model_load_from_file(str(file).encode(), params)
         if not model:
@@ -119,15 +147,18 @@ class LlamaCppLanguage:
     def _open_context(self, threads: int, exact: bool) -> int:
         beams = self._room.beams
         params = self._lib.llama_context_default_params()
-        params.n_ctx = -(-self._room.cells // CELLS_STEP) * CELLS_STEP
-        params.n_batch = params.n_ubatch = BATCH_TOKENS
         # While beams change places, the old and the new ones exist side by side.
         params.n_seq_max = 1 if beams == 1 else 2 * beams
+        params.n_ctx = -(-self._room.cells // CELLS_STEP) * CELLS_STEP
+        setup = self._setup
+        params.n_batch = max(setup.batch, params.n_seq_max)
+        params.n_ubatch = min(setup.micro_batch, params.n_batch)
         params.kv_unified = True
-        params.flash_attn_type = llama.FLASH_ATTENTION_OFF
-        params.n_threads = params.n_threads_batch = threads
-        if exact:
-            params.type_k = params.type_v = llama.GGML_TYPES["F32"]
+        params.flash_attn_type = llama.FLASH_ATTENTION_ON if setup.flash else llama.FLASH_ATTENTION_OFF
+        params.n_threads = setup.decode_threads or threads
+        params.n_threads_batch = setup.prefill_threads or threads
+        kind = ("f32" if exact else "f16") if setup.kv == "auto" else setup.kv
+        params.type_k = params.type_v = llama.GGML_TYPES[kind.upper()]
         llama.complaints.clear()
         context = self._lib.llama_init_from_model(self._model, params)
         if not context:
@@ -146,23 +177,43 @@ class LlamaCppLanguage:
         for sequence in old:
             self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
-    def _read_ids(self, ids: np.ndarray, is_last: bool) -> None:
-        for start in range(0, len(ids), BATCH_TOKENS):
-            part = np.ascontiguousarray(ids[start : start + BATCH_TOKENS], dtype=np.int32)
-            self._read(part, is_last, token=part.ctypes.data_as(POINTER(c_int32)))
+    def _embed(self, prompt: Prompt, visual_tokens: np.ndarray) -> Float32[np.ndarray, "tokens dim"]:
+        """Return one row per token of the prompt."""
+        rows = self._rows[prompt.ids]
+        if prompt.num_visual:
+            if visual_tokens.shape[1] != self.width:
+                raise ModelError(
+                    f"visual tokens have width {visual_tokens.shape[1]}, the language half takes {self.width}; these "
+                    "halves do not belong together; export the bundle again"
+                )
+            rows[prompt.is_visual] = visual_tokens
+        return rows
 
-    def _read_embeddings(self, visual_tokens: np.ndarray, is_last: bool) -> None:
-        for start in range(0, len(visual_tokens), BATCH_TOKENS):
-            part = np.ascontiguousarray(visual_tokens[start : start + BATCH_TOKENS], dtype=np.float32)
-            assert part.shape[1] == self.width, "visual tokens have the width of the language model"
-            self._read(part, is_last, embd=part.ctypes.data_as(POINTER(c_float)))
+    def _forget_answer(self) -> None:
+        """Leave sequence 0 with the prompt that was read last and nothing else."""
+        keep = self._sequences[0]
+        for sequence in self._sequences[1:]:
+            self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        self._lib.llama_memory_seq_rm(self._memory, keep, len(self._known), -1)
+        if keep:
+            self._lib.llama_memory_seq_cp(self._memory, keep, 0, -1, -1)
+            self._lib.llama_memory_seq_rm(self._memory, keep, -1, -1)
+        self._sequences = [0]
 
-    def _read(self, part: np.ndarray, is_last: bool, **kind: object) -> None:
-        """Append a part of the prompt to sequence 0; llama.cpp counts the positions itself."""
-        wanted = (c_int8 * len(part))()
-        wanted[-1] = is_last
-        self._decode(llama.Batch(n_tokens=len(part), logits=wanted, **kind))
-        self._length += len(part)
+    def _read(self, rows: Float32[np.ndarray, "tokens dim"], edges: tuple[int, ...]) -> None:
+        """Compute the prompt from the last edge up to which it equals the one before."""
+        begin = shared_edge(self._known, rows, self._edges, edges)
+        self.num_reused, self._length = begin, begin
+        self._known, self._edges = rows[:begin], ()  # true also when the next lines fail
+        self._lib.llama_memory_seq_rm(self._memory, 0, begin, -1)
+        for start, stop in itertools.pairwise((begin, *(edge for edge in edges if edge > begin))):
+            part = np.ascontiguousarray(rows[start:stop])
+            wanted = (c_int8 * len(part))()
+            wanted[-1] = stop == len(rows)
+            pointer = part.ctypes.data_as(POINTER(c_float))
+            self._decode(llama.Batch(n_tokens=len(part), embd=pointer, logits=wanted))
+            self._length += len(part)
+        self._known, self._edges = rows, edges
 
     def _decode(self, batch: llama.Batch) -> None:
         llama.complaints.clear()
@@ -184,12 +235,38 @@ class LlamaCppLanguage:
         return np.stack(rows)
 
 
-def _runs(prompt: Prompt) -> Iterator[tuple[int, int]]:
-    """Yield start and end of every run of text and of visual places.
+def chunk_edges(prompt: Prompt, batch: int) -> tuple[int, ...]:
+    """Return where the chunks end in which a prompt is computed: full batches of pictures, then small ones of text.
 
-    >>> list(_runs(Prompt(ids=np.arange(5), is_visual=np.array([False, True, True, False, False]))))
-    [(0, 1), (1, 3), (3, 5)]
+    >>> chunk_edges(Prompt(ids=np.arange(700), is_visual=np.arange(700) < 600), 512)
+    (512, 600, 700)
     """
-    changes = np.flatnonzero(np.diff(prompt.is_visual)) + 1
-    edges = [0, *changes.tolist(), len(prompt.ids)]
-    yield from itertools.pairwise(edges)
+    places = np.flatnonzero(prompt.is_visual)
+    pictures_end = int(places[-1]) + 1 if len(places) else 0
+    text = min(TEXT_CHUNK, batch)
+    edges = {
+        *range(batch, pictures_end, batch),
+        pictures_end,
+        *range(pictures_end + text, len(prompt.ids), text),
+        len(prompt.ids),
+    }
+    return tuple(sorted(edges - {0}))
+
+
+def shared_edge(
+    known: Float32[np.ndarray, "known dim"],
+    rows: Float32[np.ndarray, "tokens dim"],
+    known_edges: Sequence[int],
+    edges: Sequence[int],
+) -> int:
+    """Return the last common edge before which both prompts are equal; the last token is always computed."""
+    length = min(len(known), len(rows))
+    is_equal = (known[:length] == rows[:length]).all(axis=1)
+    common = length if is_equal.all() else int(is_equal.argmin())
+    shared = 0
+    for theirs, ours in zip(known_edges, edges, strict=False):
+        # Other chunks before here would round their sums in another order.
+        if theirs != ours or ours > common or ours >= len(rows):
+            break
+        shared = ours
+    return shared

@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import sys
 from collections import deque
 from collections.abc import Mapping
@@ -29,7 +30,12 @@ ROW_BLOCKS = {"Q4_0": (32, 18), "Q5_0": (32, 22), "Q8_0": (32, 34), "Q4_K": (256
               "Q6_K": (256, 210)}  # fmt: skip
 """Values per block and bytes per block of the quantised types."""
 
-FLASH_ATTENTION_OFF = 0
+NEEDED_FLAGS = frozenset({"avx", "avx2", "fma", "f16c"})
+"""Instruction sets that the x86-64 wheel was built for, as Linux names them."""
+
+FLASH_ATTENTION_OFF, FLASH_ATTENTION_ON = 0, 1
+LOAD_COPIED, LOAD_MAPPED = 0, 1
+"""Values of ``enum llama_load_mode``: the weights are read into memory, or the file is mapped."""
 LOG_WARN, LOG_ERROR, LOG_CONTINUED = 3, 4, 5
 
 
@@ -116,6 +122,19 @@ class Batch(ctypes.Structure):
     )
 
 
+class TypeTraits(ctypes.Structure):
+    """``struct ggml_type_traits``, as far as it is read here."""
+
+    _fields_ = (
+        ("type_name", c_char_p),
+        ("blck_size", c_int64),
+        ("blck_size_interleave", c_int64),
+        ("type_size", c_size_t),
+        ("is_quantized", c_bool),
+        ("to_float", c_void_p),
+    )
+
+
 MODEL_DEFAULTS = {"n_gpu_layers": -1, "split_mode": 1, "load_mode": -1, "lazy_mode": 1, "use_extra_bufts": True,
                   "vocab_only": False, "no_alloc": False, "load_mtp": False}  # fmt: skip
 CONTEXT_DEFAULTS = {"n_ctx": 512, "n_batch": 2048, "n_ubatch": 512, "n_seq_max": 1, "n_outputs_max_per_seq": 1,
@@ -138,7 +157,9 @@ _SIGNATURES = {
     "llama_model_n_embd": (c_int32, [c_void_p]),
     "llama_model_ftype": (c_int, [c_void_p]),
     "llama_model_n_ctx_train": (c_int32, [c_void_p]),
+    "llama_model_meta_val_str": (c_int32, [c_void_p, c_char_p, c_char_p, c_size_t]),
     "llama_n_ctx": (c_uint32, [c_void_p]),
+    "llama_set_n_threads": (None, [c_void_p, c_int32, c_int32]),
     "llama_get_memory": (c_void_p, [c_void_p]),
     "llama_memory_clear": (None, [c_void_p, c_bool]),
     "llama_memory_seq_cp": (None, [c_void_p, c_int32, c_int32, c_int32, c_int32]),
@@ -148,6 +169,7 @@ _SIGNATURES = {
     "llama_tokenize": (c_int32, [c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool]),
     "llama_log_set": (None, [_LOG_CALLBACK, c_void_p]),
     "ggml_log_set": (None, [_LOG_CALLBACK, c_void_p]),
+    "ggml_get_type_traits": (POINTER(TypeTraits), [c_int]),
     "ggml_quantize_chunk": (
         c_size_t,
         [c_int, POINTER(c_float), c_void_p, c_int64, c_int64, c_int64, POINTER(c_float)],
@@ -175,8 +197,10 @@ def library() -> ctypes.CDLL:
     """Return the loaded library with checked layouts.
 
     Raises:
-        ModelError: the wheel is missing, has another version, or was built for another layout.
+        ModelError: the wheel is missing, has another version, was built for another layout, or this processor
+            lacks instructions that it was built for.
     """
+    check_instructions(processor_flags())
     lib = ctypes.CDLL(str(library_file()))
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(lib, name)
@@ -187,6 +211,32 @@ def library() -> ctypes.CDLL:
     check_layout(lib.llama_context_default_params(), CONTEXT_DEFAULTS)
     lib.llama_backend_init()
     return lib
+
+
+def check_instructions(flags: frozenset[str] | None) -> None:
+    """Raise ``ModelError`` where the wheel would die of an illegal instruction; None is an unknown processor.
+
+    >>> check_instructions(frozenset({"avx", "avx2", "fma", "f16c"}))
+    """
+    missing = sorted(NEEDED_FLAGS - flags) if flags is not None else []
+    if missing:
+        raise ModelError(
+            f"this processor lacks {', '.join(missing)}, which the prebuilt xllamacpp wheel needs; use a newer "
+            "processor, or build xllamacpp from source on this machine: pip install --no-binary xllamacpp "
+            f"xllamacpp=={XLLAMACPP_VERSION}, and set HANDLENS_NATIVE=1"
+        )
+
+
+def processor_flags() -> frozenset[str] | None:
+    """Return the instruction sets of this processor; None where they are not known or need no check."""
+    if platform.machine().lower() not in ("x86_64", "amd64") or os.environ.get("HANDLENS_NATIVE") == "1":
+        return None
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), None)
+    return frozenset(flags) if flags else None
 
 
 def library_file() -> Path:
@@ -244,6 +294,21 @@ def quantise_rows(values: Float32[np.ndarray, "rows columns"], kind: str) -> UIn
         GGML_TYPES[kind], source.ctypes.data_as(POINTER(c_float)), out.ctypes.data, 0, rows, columns, None
     )
     assert written == out.nbytes, f"{kind}: {written} bytes written, {out.nbytes} expected"
+    return out
+
+
+def dequantise_rows(
+    data: UInt8[np.ndarray, "rows bytes"], kind: int, columns: int
+) -> Float32[np.ndarray, "rows {columns}"]:
+    """Return stored rows as numbers; ``kind`` is a number of ``enum ggml_type``."""
+    data = np.ascontiguousarray(data)
+    if kind == GGML_TYPES["F32"]:
+        return data.view(np.float32)
+    traits = library().ggml_get_type_traits(kind).contents
+    assert columns // traits.blck_size * traits.type_size == data.shape[1], "bytes of a row"
+    convert = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_int64)(traits.to_float)
+    out = np.empty((len(data), columns), dtype=np.float32)
+    convert(data.ctypes.data, out.ctypes.data, out.size)
     return out
 
 
