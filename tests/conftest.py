@@ -20,6 +20,9 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 if importlib.util.find_spec("beartype") is not None:
     install_import_hook("handlens", "beartype.beartype")
 
+# Tests neither read nor write what the user keeps; a test that needs a cache or a profile says so.
+os.environ["HANDLENS_NO_CACHE"] = os.environ["HANDLENS_NO_PROFILE"] = "1"
+
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("soak", deadline=None, max_examples=2_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -14,10 +14,11 @@ PACKAGED = {"nano": Path(__file__).parent / "nano"}
 """Bundles that ship with the package."""
 
 
-def load(model: str | Path = "nano", *, keep: bool = False) -> "Lens":
+def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False, profile: bool = True) -> "Lens":
     """Return a model that answers: ``nano``, a bundle folder, or a torch model folder.
 
-    ``keep`` holds a bundle's halves in memory for many questions.
+    ``keep`` holds a bundle's halves in memory for many questions, ``cache`` keeps visual tokens on disk, and
+    ``profile`` uses what ``handlens tune`` found for this machine.
 
     Raises:
         ModelError: the name is unknown, or the folder is no whole model.
@@ -41,7 +42,7 @@ def load(model: str | Path = "nano", *, keep: bool = False) -> "Lens":
         return open_torch(folder)
     from handlens.engine.answerer import open_bundle
 
-    return open_bundle(folder, keep=keep)
+    return open_bundle(folder, keep=keep, cache=cache, profile=profile)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from handlens.cli.engine_options import engine_choices, engine_options
 from handlens.core.images import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".t
 @click.option("--show", is_flag=True, help="Say what the model saw, on stderr.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write what it saw as a picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@engine_options
 def ask(
     words: tuple[str, ...],
     model: str,
@@ -67,7 +69,7 @@ def ask(
 
     sampling = Sampling(**choices)
     pictures = [_open(source, max_pixels) for source in sources]
-    answerer: Answerer = handlens.load(model)
+    answerer: Answerer = handlens.load(model, **engine_choices())
     opened = time.perf_counter()
     seen = answerer.see(pictures, max_slices=max_slices)
     if answerer.info.notice:

@@ -327,6 +327,7 @@ def open_bundle(
     provider: str | None = None,
     cache: bool = False,
     setup: Setup | None = None,
+    profile: bool = True,
 ) -> Lens:
     """Return a bundle folder as an ``Answerer``; each half is loaded when it is first needed.
 
@@ -338,15 +339,16 @@ def open_bundle(
         provider: execution provider of the vision half, one of ``engine.vision.PROVIDERS``; None as ``setup`` says.
         cache: keep visual tokens on disk, so that a picture is encoded once; the environment variable
             ``HANDLENS_NO_CACHE=1`` switches it off.
-        setup: how the halves run; None takes the profile that ``handlens tune`` wrote for this bundle on this
-            machine, or the defaults.
+        setup: how the halves run; None takes the profile, or the defaults.
+        profile: use what ``handlens tune`` wrote for this bundle on this machine, where there is something;
+            ``HANDLENS_NO_PROFILE=1`` switches it off.
 
     Raises:
         ModelError: the folder is not a whole bundle, or its halves do not belong together.
         SettingError: the profile is damaged.
     """
     bundle = Bundle.open(path, verify=verify)
-    setup = setup or load_profile(bundle.folder) or Setup()
+    setup = setup or (load_profile(bundle.folder) if profile else None) or Setup()
     vision_file, language_file = setup.vision or bundle.vision, setup.language or bundle.language
     _check_names(bundle, vision_file, language_file)
     chosen_provider = provider or setup.provider
