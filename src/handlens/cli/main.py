@@ -17,8 +17,11 @@ from handlens.errors import HandlensError
 
 COMMANDS = {
     "ask": "Answer a question about pictures.",
+    "chat": "Talk about pictures, turn by turn.",
+    "serve": "Serve a model over HTTP, with a page to ask it.",
     "slices": "Show how a picture is divided into slices.",
     "generate": "Write generated pictures with questions and answers.",
+    "data": "Check, clean, convert and pack data sets.",
     "train": "Train a model by a recipe.",
     "export": "Make a bundle that runs without torch.",
     "eval": "Measure how often a model is right.",
