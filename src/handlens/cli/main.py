@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Train a model by a recipe.",
     "export": "Make a bundle that runs without torch.",
     "eval": "Measure how often a model is right.",
+    "plan": "Say what an answer needs before anything is loaded.",
 }
 """Name of a command (and of its file) -> its line in ``handlens --help``."""
 FILES = {"eval": "evaluate"}

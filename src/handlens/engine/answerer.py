@@ -94,8 +94,8 @@ class Lens:
         self.max_positions = max_positions
         self.keep = keep
         self.cache = cache
-        self._open_vision = open_vision
-        self._open_language = open_language
+        self.open_vision = open_vision
+        self.open_language = open_language
         self._vision: VisionHalf | None = None
         self._language: tuple[Room, LanguageHalf] | None = None
         self._answers = itertools.count(1)
@@ -248,7 +248,7 @@ class Lens:
 
     @contextlib.contextmanager
     def _vision_half(self) -> Iterator[VisionHalf]:
-        half = self._vision or self._open_vision()
+        half = self._vision or self.open_vision()
         if self.keep:
             self._vision = half
         try:
@@ -262,7 +262,7 @@ class Lens:
     @contextlib.contextmanager
     def _language_half(self, room: Room, seconds: dict[str, float]) -> Iterator[LanguageHalf]:
         with _timed(seconds, "load_language"):
-            half = self._kept_language(room) if self.keep else self._open_language(room)
+            half = self._kept_language(room) if self.keep else self.open_language(room)
         try:
             yield half
         finally:
@@ -278,7 +278,7 @@ class Lens:
             half.close()
             self._language, room = None, held.grown(room)
         room = dataclasses.replace(room, prompt=self._stepped(room))
-        half = self._open_language(room)
+        half = self.open_language(room)
         self._language = (room, half)
         return half
 
