@@ -16,8 +16,10 @@ from jaxtyping import Float64
 from PIL import Image
 
 NUM_BANDS = 4
-"""Bands of 16 bits: two hashes of 64 bits that differ in 3 bits or fewer share at least one."""
-NEAR_BITS = 3
+"""Bands of 16 bits: two hashes of 64 bits that differ in ``SURE_BITS`` or fewer share at least one."""
+SURE_BITS = NUM_BANDS - 1
+NEAR_BITS = 8
+"""Pairs up to here count as near when a band brings them together; beyond ``SURE_BITS`` some pairs never meet."""
 NEAR_DETAIL_BITS = 16
 """Of the 240 bits of the fine hash; re-saved and rescaled pictures stay below, other lines of one page do not."""
 NEAR_TEXT = 0.8

@@ -46,7 +46,8 @@ def files_in(path: Path) -> list[Path]:
     """Return the conversation files of a folder, or the file itself."""
     if path.is_file():
         return [path] if path.suffix.lower() in ENDINGS else []
-    return sorted(file for file in path.glob("*.json*") if file.suffix.lower() in ENDINGS and file.is_file())
+    files = (file for file in path.glob("[!_.]*.json*") if file.suffix.lower() in ENDINGS)
+    return sorted(file for file in files if file.is_file())
 
 
 def dialect_of(path: Path) -> str | None:
