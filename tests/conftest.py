@@ -5,8 +5,12 @@ of the device half and imports nothing that the base install lacks; it gets the 
 """
 
 import ast
+import functools
 import importlib.util
+import lzma
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -26,6 +30,33 @@ os.environ["HANDLENS_NO_CACHE"] = os.environ["HANDLENS_NO_PROFILE"] = "1"
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("soak", deadline=None, max_examples=2_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+GOLDEN = TESTS / "golden"
+WHOLE_SET = TESTS.parents[1] / "shared" / "golden"
+"""All recorded references; where it is missing, the cases under ``tests/golden`` stand for it."""
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the folder of a version's recorded reference: checkpoint, pictures and expected values."""
+
+    @functools.cache
+    def folder(version: str) -> Path:
+        return WHOLE_SET / version if (WHOLE_SET / version).is_dir() else unpack(GOLDEN / version, tmp_path_factory)
+
+    return folder
+
+
+def unpack(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of a folder in which what is compressed is not."""
+    folder = tmp_path_factory.mktemp(f"golden-{packed.name}")
+    for file in packed.iterdir():
+        if file.suffix == ".xz":
+            (folder / file.stem).write_bytes(lzma.decompress(file.read_bytes()))
+        else:
+            shutil.copyfile(file, folder / file.name)
+    return folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,12 +1,14 @@
 """Configuration of a model as frozen dataclasses, read from and written to the official ``config.json``.
 
-Boundary: no framework, no file access; ``model/`` and ``export/`` turn these into weights and graphs.
+Boundary: no framework, no file access; ``official.py`` knows the field names, ``model/`` and ``export/`` turn these
+into weights and graphs.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from handlens.errors import ModelError, SettingError
+from handlens.errors import SettingError
+from handlens.families import LanguageKind, family_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,10 @@ class VisionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ResamplerConfig:
-    """One cross-attention layer: learned queries read the patches of one slice."""
+    """One cross-attention layer: learned queries read the patches of one slice.
+
+    4.6 merges squares of patches instead; there only the widths count.
+    """
 
     num_queries: int = 64
     """Visual tokens that one slice becomes."""
@@ -39,6 +44,8 @@ class ResamplerConfig:
     vision_width: int = 192
     query_positions: bool = False
     """Add a stored sin-cos table to the queries (1.0 and 2.0 do, 2.5 and later do not)."""
+    stored_keys: bool = False
+    """Key positions are that stored table, enlarged to the slice (1.0)."""
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -52,25 +59,56 @@ class ResamplerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageConfig:
-    """A Llama-shaped decoder."""
+class LongRope:
+    """Rotary frequencies divided by one factor each (4.0), for short and for long prompts."""
 
+    short: tuple[float, ...]
+    long: tuple[float, ...]
+    original_positions: int
+    """Prompts longer than this use the long factors."""
+    factor: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageConfig:
+    """A decoder of the Llama, Qwen or MiniCPM kind."""
+
+    kind: LanguageKind = "llama"
     vocab_size: int = 1024
     width: int = 256
     mlp_width: int = 768
     num_layers: int = 4
     num_heads: int = 4
     num_kv_heads: int = 2
+    head_size: int | None = None
+    """Channels of one attention head where it is not ``width / num_heads``."""
     rope_theta: float = 10_000.0
+    long_rope: LongRope | None = None
     max_positions: int = 4096
     norm_eps: float = 1e-6
     tied: bool = False
     """Output weights are the input embeddings."""
+    scale_emb: float = 1.0
+    """Word embeddings are multiplied by this (MiniCPM: 12)."""
+    scale_depth: float | None = None
+    """Residual branches are multiplied by ``scale_depth / sqrt(num_layers)`` (MiniCPM: 1.4)."""
+    dim_model_base: int | None = None
+    """The last hidden state is divided by ``width / dim_model_base`` (MiniCPM: 256)."""
 
     @property
     def head_dim(self) -> int:
         """Channels of one attention head."""
-        return self.width // self.num_heads
+        return self.head_size or self.width // self.num_heads
+
+    @property
+    def residual_scale(self) -> float:
+        """Factor of every residual branch."""
+        return 1.0 if self.scale_depth is None else self.scale_depth / self.num_layers**0.5
+
+    @property
+    def logit_divisor(self) -> float:
+        """What the last hidden state is divided by."""
+        return 1.0 if self.dim_model_base is None else self.width / self.dim_model_base
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +130,12 @@ class HandlensConfig:
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
     slicing: SlicingConfig = field(default_factory=lambda: SlicingConfig(side_px=224))
+    native: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+    """Fields of a config.json whose class is part of transformers (4.6), as they are in the file."""
 
     def __post_init__(self) -> None:
+        if self.language.kind != (kind := family_named(self.family).language):
+            raise SettingError(f"family {self.family} has a language model of kind {kind}, not {self.language.kind}")
         if self.resampler.width != self.language.width:
             raise SettingError(
                 f"resampler width {self.resampler.width} must equal language width {self.language.width}"
@@ -104,102 +146,22 @@ class HandlensConfig:
             )
 
     def to_official(self) -> dict[str, Any]:
-        """Return the fields of an official MiniCPM-V 4.0 ``config.json`` (plain RoPE, 2.6 schema)."""
-        vision, language = self.vision, self.language
-        return {
-            "architectures": ["MiniCPMV"],
-            "model_type": "minicpmv",
-            "version": 4.0,
-            "handlens_family": self.family,
-            "hidden_size": language.width,
-            "intermediate_size": language.mlp_width,
-            "num_hidden_layers": language.num_layers,
-            "num_attention_heads": language.num_heads,
-            "num_key_value_heads": language.num_kv_heads,
-            "head_dim": language.head_dim,
-            "vocab_size": language.vocab_size,
-            "max_position_embeddings": language.max_positions,
-            "rms_norm_eps": language.norm_eps,
-            "rope_theta": language.rope_theta,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
-            "tie_word_embeddings": language.tied,
-            "query_num": self.resampler.num_queries,
-            "image_size": self.slicing.side_px,
-            "patch_size": vision.patch_px,
-            "drop_vision_last_layer": False,
-            "batch_vision_input": True,
-            "slice_mode": True,
-            "use_image_id": True,
-            "vision_batch_size": 16,
-            "slice_config": {
-                "max_slice_nums": self.slicing.max_slices,
-                "scale_resolution": self.slicing.side_px,
-                "patch_size": self.slicing.patch_px,
-                "model_type": "minicpmv",
-            },
-            "vision_config": {
-                "model_type": "siglip",
-                "hidden_size": vision.width,
-                "intermediate_size": vision.mlp_width,
-                "num_hidden_layers": vision.num_layers,
-                "num_attention_heads": vision.num_heads,
-                "image_size": vision.table_side * vision.patch_px,
-                "patch_size": vision.patch_px,
-                "hidden_act": "gelu_pytorch_tanh",
-                "layer_norm_eps": vision.norm_eps,
-            },
-        }
+        """Return the fields of the official ``config.json`` of this family.
+
+        Raises:
+            ModelError: a config of 4.6 that was not read from a file; only transformers knows its other fields.
+        """
+        from handlens.official import write_fields
+
+        return write_fields(self)
 
     @classmethod
     def from_official(cls, fields: dict[str, Any]) -> "HandlensConfig":
         """Read the fields of a ``config.json``.
 
         Raises:
-            ModelError: the file belongs to another kind of model, or a field is missing.
+            ModelError: an unknown kind or version of model, a missing field, or one of the wrong type.
         """
-        if fields.get("model_type") != "minicpmv":
-            raise ModelError(f"config.json has model_type {fields.get('model_type')!r}; 'minicpmv' is needed")
-        try:
-            vision, slices = fields["vision_config"], fields["slice_config"]
-            return cls(
-                family=fields.get("handlens_family", "4.0"),
-                vision=VisionConfig(
-                    width=vision["hidden_size"],
-                    mlp_width=vision["intermediate_size"],
-                    num_layers=vision["num_hidden_layers"],
-                    num_heads=vision["num_attention_heads"],
-                    patch_px=vision["patch_size"],
-                    table_side=vision["image_size"] // vision["patch_size"],
-                    norm_eps=vision.get("layer_norm_eps", 1e-6),
-                ),
-                resampler=ResamplerConfig(
-                    num_queries=fields["query_num"],
-                    width=fields["hidden_size"],
-                    vision_width=vision["hidden_size"],
-                ),
-                language=LanguageConfig(
-                    vocab_size=fields["vocab_size"],
-                    width=fields["hidden_size"],
-                    mlp_width=fields["intermediate_size"],
-                    num_layers=fields["num_hidden_layers"],
-                    num_heads=fields["num_attention_heads"],
-                    num_kv_heads=fields["num_key_value_heads"],
-                    rope_theta=float(fields["rope_theta"]),
-                    max_positions=fields["max_position_embeddings"],
-                    norm_eps=fields["rms_norm_eps"],
-                    tied=bool(fields["tie_word_embeddings"]),
-                ),
-                slicing=SlicingConfig(
-                    side_px=slices.get("scale_resolution", 448),
-                    max_slices=slices["max_slice_nums"],
-                    patch_px=slices["patch_size"],
-                ),
-            )
-        except KeyError as missing:
-            raise ModelError(f"config.json lacks the field {missing}; take it from an official checkpoint") from None
-        except (TypeError, ValueError, AttributeError) as cause:
-            raise ModelError(
-                f"a field of config.json has the wrong type: {cause}; compare it with an official one"
-            ) from None
+        from handlens.official import read_fields
+
+        return read_fields(fields)

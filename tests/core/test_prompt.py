@@ -8,9 +8,10 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 
 from handlens.core.chat import Shown, Turn, ask, reply
-from handlens.core.prompt import build_prompt, picture_markup, render
+from handlens.core.prompt import build_prompt, expand, markups, picture_markup, read_answer, render, render_turns
 from handlens.core.slicing import plan_slices
-from handlens.core.tokenizer import SPECIAL_TOKENS, Tokenizer
+from handlens.core.tokenizer import SPECIAL_TOKENS, CharacterTokenizer, Tokenizer
+from handlens.errors import SettingError
 from handlens.families import FAMILIES, family_named
 
 WHOLE = plan_slices(448, 448)
@@ -57,7 +58,10 @@ def test_slice_wrapped_schema():
 def test_every_slice_gets_as_many_places_as_queries(name):
     family = family_named(name)
     for plan in (WHOLE, TWO_BY_TWO, FOUR_BY_TWO):
-        assert picture_markup(plan, family, 0).count("<unk>") == plan.num_slices * family.num_queries
+        expected = sum(family.num_visual(*patches) for patches in plan.patches)
+        assert picture_markup(plan, family, 0).count(family.placeholder) == expected
+        if not family.merge:
+            assert expected == plan.num_slices * family.num_queries
 
 
 # One question about one picture of one slice, with one place; U stands for the picture.
@@ -71,7 +75,11 @@ TEMPLATES = {
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         "<|im_start|>user\nU\nWhat is it?<|im_end|>\n<|im_start|>assistant\n"
     ),
+    "1.0": "<s><用户>U\nWhat is it?<AI>",
     "4.0": "<|im_start|>user\nU\nWhat is it?<|im_end|>\n<|im_start|>assistant\n",
+    "4.5": "<|im_start|>user\nU\nWhat is it?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+    "4.6": "<|im_start|>user\nU\nWhat is it?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+    "4.6-4x": "<|im_start|>user\nU\nWhat is it?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
     "nano": "<|im_start|>user\nU\nWhat is it?<|im_end|>\n<|im_start|>assistant\n",
 }
 
@@ -81,6 +89,72 @@ def test_one_question(name):
     family = family_named(name)
     expected = TEMPLATES[name].replace("U", picture_markup(WHOLE, family, 0, 1))
     assert render(ask("What is it?"), [WHOLE], family, 1) == expected
+
+
+def test_a_model_that_thinks_opens_its_thought():
+    family = family_named("4.5")
+    pictures = markups([WHOLE], family, 1)
+    assert render_turns(ask("Why?"), pictures, family, thinking=True)[0].endswith("<|im_start|>assistant\n<think>\n")
+    assert render_turns(ask("Why?"), pictures, family)[0].endswith("<think>\n\n</think>\n\n")
+    plain = family_named("2.6")
+    assert render_turns(ask("Why?"), pictures, plain, thinking=True)[0].endswith("<|im_start|>assistant\n")
+
+
+def test_slices_of_4_6_differ_in_their_number_of_places():
+    plan = plan_slices(1920, 1080, multiple_px=56, prefer_rows=True)
+    family = family_named("4.6")
+    overview, cell = (rows * columns // 16 for rows, columns in (plan.patches[0], plan.patches[1]))
+    assert overview != cell
+    markup = picture_markup(plan, family, 0)
+    assert markup.startswith(f"<image_id>0</image_id><image>{'<|image_pad|>' * overview}</image><slice>")
+    assert markup.count("<|image_pad|>") == overview + 8 * cell
+    assert picture_markup(plan, family_named("4.6-4x"), 0).count("<|image_pad|>") == 4 * (overview + 8 * cell)
+
+
+def test_frames_of_a_group_share_one_place():
+    family = family_named("4.5")
+    pictures = markups([WHOLE] * 4, family, 1, groups=(3, 1), use_image_id=False)
+    block = "<image><unk></image>"
+    assert pictures == [block, None, None, block]
+    text, places = expand("a\n" + "(<image>./</image>)\n" * 4 + "b", pictures)
+    assert text == f"a\n{block}\n{block}\nb"
+    assert [text[begin:end] for begin, end in places] == [block, block]
+    chat = (Turn("user", (*(Shown(index) for index in range(4)), "What happens?")),)
+    assert f"user\n{block}\n{block}\nWhat happens?" in render_turns(chat, pictures, family)[0]
+
+
+def test_picture_marks_and_pictures_are_counted():
+    with pytest.raises(SettingError, match=r"the text has 1 picture marks but 2 pictures were given"):
+        expand("(<image>./</image>)", ["a", "b"])
+    assert expand("<|image_pad|> (<image>./</image>)", ["a", "b"]) == ("a b", [(0, 1), (2, 3)])
+
+
+# ---- what generated ids say ------------------------------------------------------------------------------------------
+
+TOY = CharacterTokenizer.from_reference(
+    {
+        "special_ids": {"!": 0, "<bos>": 1, "<eos>": 2, "\n": 5, "<|im_end|>": 8, "<|eot_id|>": 9},
+        "other_characters": "128 + (codepoint % 256)",
+    }
+)
+
+
+def said(text: str) -> list[int]:
+    return TOY.encode(text).tolist()
+
+
+def test_an_answer_ends_at_its_stop_and_loses_white_space():
+    assert read_answer([*said("  yes \n"), 8, *said("no")], family_named("2.6"), TOY) == "yes"
+    assert read_answer([1, *said("yes"), 9], family_named("2.5"), TOY) == "yes"
+    assert read_answer(said("yes"), family_named("2.5"), TOY) == "yes"
+
+
+def test_id_zero_is_dropped_where_the_release_drops_it():
+    ids = said("no! yes!")
+    assert 0 in ids
+    assert read_answer(ids, family_named("2.6"), TOY) == "no yes"
+    assert read_answer(ids, family_named("2.6"), TOY, drops_id_zero=False) == "no! yes!"
+    assert read_answer(ids, family_named("4.6"), TOY) == "no! yes!"
 
 
 def test_a_conversation_with_a_system_turn():

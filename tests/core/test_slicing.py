@@ -10,10 +10,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from handlens.core.slicing import Grid, SlicePlan, cell_boxes, choose_grid, cut, plan_slices
+from handlens.core.slicing import Grid, SlicePlan, cell_boxes, choose_grid, cut, plan_slices, plan_square
 from handlens.errors import ImageError, SettingError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "slicing.json").read_text(encoding="utf-8"))
+GOLDEN_46 = json.loads((Path(__file__).parents[1] / "golden" / "slicing-4.6.json").read_text(encoding="utf-8"))
 sides = st.integers(1, 30_000)
 limits = st.integers(1, 40)
 
@@ -34,6 +35,30 @@ def test_every_row_of_the_released_code(place):
     }
     assert wrong == {}
     assert len(GOLDEN["rows"]) == 400
+
+
+@pytest.mark.parametrize(("mode", "multiple_px"), [("4.6-16x", 56), ("4.6-4x", 28)])
+def test_every_row_of_4_6(mode, multiple_px):
+    limits = (1, 9, 36)
+    for width, height, decisions in GOLDEN_46["rows"][mode]:
+        for max_slices, decision in zip(limits, decisions, strict=True):
+            plan = plan_slices(width, height, max_slices=max_slices, multiple_px=multiple_px, prefer_rows=True)
+            assert row_of(plan) == decision, (width, height, max_slices)
+
+
+def test_rows_win_among_equals_where_they_are_preferred():
+    assert choose_grid(500, 500, max_slices=2, prefer_rows=True) == Grid(1, 2)
+    tied = [Grid(1, 2), Grid(2, 1)]
+    assert choose_grid(640, 640, max_slices=2) in tied
+    assert choose_grid(640, 640, max_slices=2, prefer_rows=True) == max(tied, key=lambda grid: grid.rows)
+
+
+def test_the_square_of_1_0_keeps_no_shape():
+    plan = plan_square(777, 333)
+    assert (plan.overview, plan.grid, plan.patches) == ((448, 448), None, [(32, 32)])
+    assert [part.size for part in cut(Image.new("RGB", (777, 333)), plan)] == [(448, 448)]
+    with pytest.raises(ImageError, match="picture is 0x5 px"):
+        plan_square(0, 5)
 
 
 @given(width=sides, height=sides, max_slices=limits, side_px=st.sampled_from([112, 224, 448]))

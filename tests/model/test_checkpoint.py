@@ -10,9 +10,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
+from handlens.config import HandlensConfig
 from handlens.errors import ModelError
-from handlens.model.checkpoint import load_config, load_model, load_weights, save_model, save_weights
+from handlens.model.checkpoint import (
+    load_config,
+    load_model,
+    load_weights,
+    save_model,
+    save_weights,
+    tensor_shapes,
+)
 from handlens.model.vlm import HandlensModel, MiniCPMVConfig, build_model
+from handlens.model.weights import open_weights
 
 
 @pytest.fixture
@@ -118,7 +127,8 @@ def test_an_extra_tensor(folder):
 def test_a_misshapen_tensor(folder):
     rewrite(folder, resampler__query=torch.zeros(8, 128))
     assert refused(folder) == (
-        f"{folder}/model.safetensors: resampler.query has shape [8, 128]; config.json needs [16, 128]"
+        f"{folder}/model.safetensors: resampler.query has shape [8, 128]; config.json needs [16, 128] "
+        "(query_num 16, hidden_size 128)"
     )
 
 
@@ -149,7 +159,14 @@ def test_a_folder_without_a_configuration(tmp_path):
     [
         ("{", "is not valid JSON"),
         ("[]", "holds a list; an object with the official fields is needed"),
-        ('{"model_type": "llama"}', "config.json has model_type 'llama'; 'minicpmv' is needed"),
+        (
+            '{"model_type": "minicpmo"}',
+            "has model_type 'minicpmo'; 'minicpmv' is needed; known: minicpmv, minicpmv4_6; nearest: minicpmv",
+        ),
+        (
+            '{"model_type": "minicpmv", "version": 4.7}',
+            "config.json has version 4.7, which is unknown; known: 1.0, 2.0, 2.5, 2.6, 4.0, 4.5; nearest: 4.5",
+        ),
     ],
 )
 def test_a_configuration_of_another_kind(folder, text, message):
@@ -174,3 +191,134 @@ def test_weights_that_cannot_be_written(model, tmp_path):
     ):
         save_weights(model, tmp_path / "missing" / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pickle_is_refused(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert refused(folder) == (
+        f"{folder}/pytorch_model.bin is a pickle, which can run any code when it is opened; handlens reads safetensors "
+        "only; take the safetensors form of this model or convert it where you trust the file"
+    )
+
+
+def test_a_config_with_more_layers_than_the_file(folder):
+    file = folder / "config.json"
+    fields = json.loads(file.read_text())
+    file.write_text(json.dumps(fields | {"num_hidden_layers": 3}))
+    message = refused(folder)
+    assert "lacks the tensor llm.model.layers.2.input_layernorm.weight" in message
+    assert message.endswith("(num_hidden_layers 3)")
+    file.write_text(json.dumps(fields | {"num_hidden_layers": 1}))
+    message = refused(folder)
+    assert "has the unknown tensor llm.model.layers.1." in message
+    assert message.endswith("(num_hidden_layers 1)")
+
+
+def test_a_config_that_contradicts_the_file_names_both(folder):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_size": 91}))
+    assert refused(folder).endswith(
+        "llm.model.embed_tokens.weight has shape [90, 128]; config.json needs [91, 128] (vocab_size 91, hidden_size 128)"
+    )
+
+
+def in_shards(folder: Path) -> list[Path]:
+    """Cut the file of a folder into two shards and an index, as large releases are."""
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for part, inside in halves.items():
+        save_file({name: tensors[name] for name in inside}, folder / part, {"format": "pt"})
+    places = {name: part for part, inside in halves.items() for name in inside}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (folder / "model.safetensors").unlink()
+    return [folder / part for part in halves]
+
+
+def test_shards_are_read_and_saved_as_they_were(model, folder, tmp_path):
+    shards = in_shards(folder)
+    loaded = load_model(folder)
+    assert equal(model, loaded)
+    save_model(loaded, tmp_path / "again", as_stored=True)
+    for file in [*shards, folder / "model.safetensors.index.json", folder / "config.json"]:
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_missing_a_cut_and_a_doubled_shard(folder):
+    one, two = in_shards(folder)
+    whole = two.read_bytes()
+    two.write_bytes(whole[:-10])
+    assert refused(folder).startswith(f"cannot read {two}: ")
+    two.unlink()
+    assert refused(folder).startswith(f"cannot read {two}: ")
+    two.write_bytes(one.read_bytes())
+    assert re.search(r"both hold the tensor llm\.lm_head\.weight; download the folder again", refused(folder))
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../other.safetensors"}}')
+    assert "points to '../other.safetensors', outside its folder" in refused(folder)
+    (folder / "model.safetensors.index.json").write_text("{}")
+    assert "model.safetensors.index.json is damaged (KeyError: 'weight_map'); download the folder again" in refused(
+        folder
+    )
+
+
+def test_slicing_of_the_processor_file_counts(folder):
+    (folder / "preprocessor_config.json").write_text('{"max_slice_nums": 4, "scale_resolution": 112, "version": 2.6}')
+    assert load_model(folder).config.typed().slicing.max_slices == load_config(folder).slicing.max_slices == 4
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.5", "2.6", "4.5", "4.6"])
+def test_an_official_folder_is_saved_bit_by_bit(version, golden, tmp_path):
+    """The round trip through float32 ends in the same bytes: weights, configuration and processor."""
+    folder = golden(version)
+    model = load_model(folder)
+    save_model(model, tmp_path / "again", as_stored=True)
+    for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
+        if (folder / name).exists():
+            assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
+    with pytest.raises(ModelError, match="cannot be saved as stored in"):
+        save_model(model, folder, as_stored=True)
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.5", "2.6", "4.5"])
+def test_a_written_config_is_read_back(version, golden, tmp_path):
+    config = load_config(golden(version))
+    fields = config.to_official()
+    assert HandlensConfig.from_official(fields) == config
+    stored = open_weights(golden(version))
+    assert tensor_shapes(config) == stored.shapes
+    save_model(load_model(golden(version)), tmp_path)
+    assert load_config(tmp_path) == config
+    assert "handlens_family" not in json.loads((tmp_path / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_scaling": {"rope_type": "yarn"}}, "has rope_scaling of type 'yarn'; known: default, longrope"),
+        (
+            {
+                "rope_scaling": {
+                    "type": "longrope", "short_factor": [1.0], "long_factor": [1.0],
+                    "original_max_position_embeddings": 64,
+                }
+            },
+            "rope_scaling has 1 short and 1 long factors; heads of 32 channels need 16 of each",
+        ),
+        ({"version": "four"}, "config.json has version 'four', which is unknown; known: 1.0, 2.0"),
+        ({"handlens_family": "nan0"}, "unknown family 'nan0'; did you mean 'nano'?"),
+        ({"version": None}, "config.json has neither version nor vision_encoder, so it is of no release; known: 1.0"),
+        (
+            {"version": None, "vision_encoder": "vit_so400m_patch16"},
+            "has the unknown vision_encoder 'vit_so400m_patch16'; known: vit_so400m_patch14_siglip_384.webli",
+        ),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_no_release_has(folder, change, message):
+    file = folder / "config.json"
+    fields = json.loads(file.read_text())
+    if "handlens_family" not in change:
+        del fields["handlens_family"]
+    if "vision_encoder" in change:
+        del fields["vision_config"]
+    file.write_text(json.dumps(fields | change))
+    assert message in refused(folder)

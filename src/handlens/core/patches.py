@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 
-PositionRule = Literal["bucketised", "floor"]
+PositionRule = Literal["bucketised", "floor", "row", "resized"]
+"""How a patch finds its row of the position table: by the released bucket rule (2.6 to 4.5), by ``side * i // n``
+(4.6), along the first row of the table only (2.5), or one by one in a table resized to the slice (1.0, 2.0)."""
 
 
 def normalise(image: Image.Image) -> Float32[np.ndarray, "3 height width"]:
@@ -51,12 +53,25 @@ def _axis_buckets(count: int, table_side: int, rule: PositionRule) -> Int64[np.n
 
 
 def position_ids(
-    rows: int, columns: int, *, table_side: int = 70, rule: PositionRule = "bucketised"
+    rows: int,
+    columns: int,
+    *,
+    table_side: int = 70,
+    rule: PositionRule = "bucketised",
+    num_padded: int | None = None,
 ) -> Int64[np.ndarray, "patches"]:
     """Return the row of the position table for every patch, row-major.
 
-    ``bucketised`` is the rule of the 2.6 to 4.5 checkpoints; ``floor`` is ``side * i // n``.
+    ``num_padded`` is the patch count of the longest slice of the prompt; the rule ``row`` depends on it.
+
+    >>> position_ids(2, 2, rule="row").tolist(), position_ids(2, 2, rule="row", num_padded=8).tolist()
+    ([0, 17, 35, 52], [0, 8, 17, 26])
     """
+    if rule == "resized":
+        return np.arange(rows * columns, dtype=np.int64)
+    if rule == "row":
+        # 2.5 reads a slice as one row of patches, as long as the longest slice beside it.
+        return _axis_buckets(num_padded or rows * columns, table_side, "bucketised")[: rows * columns]
     vertical = _axis_buckets(rows, table_side, rule)
     horizontal = _axis_buckets(columns, table_side, rule)
     return (vertical[:, None] * table_side + horizontal[None, :]).reshape(-1)
@@ -82,3 +97,15 @@ def key_positions(rows: int, columns: int, dim: int) -> Float32[np.ndarray, "pat
         axis=2,
     )
     return np.ascontiguousarray(table.reshape(rows * columns, dim), dtype=np.float32)
+
+
+def time_code(time: int, dim: int) -> Float32[np.ndarray, "dim"]:
+    """Return the sin-cos code of the time of a video frame, in tenths of a second; -1 is a still picture: zeros.
+
+    Source: released MiniCPM-V 4.5 resampler (added to the keys of all patches of the frame).
+    """
+    if time < 0:
+        return np.zeros(dim, dtype=np.float32)
+    omega = np.arange(dim // 2, dtype=np.float32) / np.float32(dim / 2.0)
+    angle = np.float32(time) * (1.0 / 10000**omega).astype(np.float32)
+    return np.concatenate([np.sin(angle), np.cos(angle)])

@@ -92,11 +92,14 @@ def fit_area(width: float | int, height: float | int, *, side_px: int, patch_px:
     return round_to_multiple(width, patch_px), round_to_multiple(height, patch_px)
 
 
-def choose_grid(width_px: int, height_px: int, *, side_px: int = 448, max_slices: int = 9) -> Grid | None:
+def choose_grid(
+    width_px: int, height_px: int, *, side_px: int = 448, max_slices: int = 9, prefer_rows: bool = False
+) -> Grid | None:
     """Pick the grid whose cells are least stretched; None when one slice is enough.
 
     The picture wants ``ceil(area / side**2)`` slices, at most ``max_slices``. That number and its
-    neighbours are tried (a prime has only 1xN grids); the first of equals wins.
+    neighbours are tried (a prime has only 1xN grids); the first of equals wins, or with ``prefer_rows``
+    the one with most rows (4.6).
 
     Source: arXiv 2408.01800, section 3.2, in the form of the released code.
 
@@ -114,7 +117,10 @@ def choose_grid(width_px: int, height_px: int, *, side_px: int = 448, max_slices
         for columns in range(1, num + 1)
         if num % columns == 0
     ]
-    return min(candidates, key=lambda grid: abs(log_ratio - math.log(grid.columns / grid.rows)))
+    return min(
+        candidates,
+        key=lambda grid: (abs(log_ratio - math.log(grid.columns / grid.rows)), -grid.rows if prefer_rows else 0),
+    )
 
 
 def plan_slices(
@@ -125,8 +131,13 @@ def plan_slices(
     max_slices: int = 9,
     patch_px: int = 14,
     enlarge_overview: bool = True,
+    multiple_px: int | None = None,
+    prefer_rows: bool = False,
 ) -> SlicePlan:
-    """Return grid and sizes exactly as the released code of 2.0 to 4.5 computes them.
+    """Return grid and sizes exactly as the released code computes them.
+
+    ``multiple_px``: sides of slices are multiples of it, of ``patch_px`` where it is not given. 4.6 needs 56
+    or 28, and ``prefer_rows``; the other versions need neither.
 
     Raises:
         ImageError: a side is below one pixel.
@@ -136,9 +147,10 @@ def plan_slices(
         raise ImageError(f"picture is {width_px}x{height_px} px; both sides must be at least 1 px")
     if max_slices < 1:
         raise SettingError(f"max_slices is {max_slices}; it must be at least 1")
-    grid = choose_grid(width_px, height_px, side_px=side_px, max_slices=max_slices)
+    multiple_px = multiple_px or patch_px
+    grid = choose_grid(width_px, height_px, side_px=side_px, max_slices=max_slices, prefer_rows=prefer_rows)
     overview = fit_area(
-        width_px, height_px, side_px=side_px, patch_px=patch_px, enlarge=grid is None and enlarge_overview
+        width_px, height_px, side_px=side_px, patch_px=multiple_px, enlarge=grid is None and enlarge_overview
     )
     refined = None
     if grid is not None:
@@ -146,11 +158,24 @@ def plan_slices(
             round_to_multiple(width_px, grid.columns) / grid.columns,
             round_to_multiple(height_px, grid.rows) / grid.rows,
             side_px=side_px,
-            patch_px=patch_px,
+            patch_px=multiple_px,
             enlarge=True,
         )
         refined = (cell[0] * grid.columns, cell[1] * grid.rows)
     return SlicePlan(width=width_px, height=height_px, grid=grid, overview=overview, refined=refined, patch_px=patch_px)
+
+
+def plan_square(width_px: int, height_px: int, *, side_px: int = 448, patch_px: int = 14) -> SlicePlan:
+    """Return the plan of 1.0: the whole picture as one square, its shape not kept.
+
+    Raises:
+        ImageError: a side is below one pixel.
+    """
+    if width_px < 1 or height_px < 1:
+        raise ImageError(f"picture is {width_px}x{height_px} px; both sides must be at least 1 px")
+    return SlicePlan(
+        width=width_px, height=height_px, grid=None, overview=(side_px, side_px), refined=None, patch_px=patch_px
+    )
 
 
 def cell_boxes(plan: SlicePlan, *, of: Size) -> list[tuple[int, int, int, int]]:

@@ -121,11 +121,11 @@ class Tokenizer:
 
 
 class CharacterTokenizer:
-    """One id per character, and per special token: the toy tokenizer that recorded references describe.
+    r"""One id per character, and per special token: the toy tokenizer that recorded references describe.
 
-    >>> toy = CharacterTokenizer({"<unk>": 0, "\\n": 5})
-    >>> toy.encode("<unk>\\nA").tolist(), toy.decode([193, 5, 194])
-    ([0, 5, 193], 'A\\nB')
+    >>> toy = CharacterTokenizer({"<unk>": 0, "\n": 5})
+    >>> toy.encode("<unk>\nA").tolist(), toy.decode([193, 5, 194])
+    ([0, 5, 193], 'A\nB')
     """
 
     def __init__(self, special_ids: Mapping[str, int], *, first: int = 128, count: int = 256) -> None:
@@ -150,7 +150,10 @@ class CharacterTokenizer:
                 f"toy_tokenizer is not understood ({type(cause).__name__}: {cause}); it needs special_ids and "
                 "other_characters such as '128 + (codepoint % 256)'"
             ) from None
-        for toy, real in (("<bos>", ("<|begin_of_text|>", "<s>")), ("<eos>", ("<|end_of_text|>", "<|endoftext|>", "</s>"))):
+        for toy, real in (
+            ("<bos>", ("<|begin_of_text|>", "<s>")),
+            ("<eos>", ("<|end_of_text|>", "<|endoftext|>", "</s>")),
+        ):
             ids |= {name: ids[toy] for name in real if toy in ids and name not in ids}
         return cls(ids, first=int(first), count=int(count))
 
@@ -180,7 +183,9 @@ class CharacterTokenizer:
     def encode_with_starts(self, text: str) -> tuple[Int64[np.ndarray, "tokens"], Int64[np.ndarray, "tokens"]]:
         """Return ids and the place in the text where each token starts, counted in characters."""
         found = list(self._pieces.finditer(text))
-        ids = [self._special_ids.get(piece.group(), self._first + ord(piece.group()[0]) % self._count) for piece in found]
+        ids = [
+            self._special_ids.get(piece.group(), self._first + ord(piece.group()[0]) % self._count) for piece in found
+        ]
         return np.asarray(ids, dtype=np.int64), np.asarray([piece.start() for piece in found], dtype=np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -3,15 +3,17 @@
 Boundary: numpy at the outside, torch inside; ``engine/answerer.py`` drives the halves.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float32
-from transformers import DynamicCache
 
-from handlens.answerer import ModelInfo
+from handlens.answerer import ModelInfo, Seen, SeenPicture
+from handlens.core.chat import Chat
+from handlens.core.images import Picture
 from handlens.core.prompt import Prompt
 from handlens.core.tokenizer import Tokenizer
 from handlens.engine.answerer import Lens
@@ -19,6 +21,7 @@ from handlens.engine.inputs import slice_inputs
 from handlens.engine.room import Room
 from handlens.families import family_named
 from handlens.model.checkpoint import load_model
+from handlens.model.stages import Stages
 from handlens.model.vlm import HandlensModel
 
 
@@ -32,7 +35,7 @@ class TorchVision:
     @torch.inference_mode()
     def encode(self, pixels: Float32[np.ndarray, "3 height width"]) -> Float32[np.ndarray, "queries dim"]:
         """Return the visual tokens of one slice."""
-        like = self.model.resampler.query
+        like = _like(self.model)
         patches, positions, keys = (
             torch.from_numpy(array)[None].to(like.device) for array in slice_inputs(pixels, self.config)
         )
@@ -48,29 +51,29 @@ class TorchLanguage:
 
     def __init__(self, model: HandlensModel) -> None:
         self.model = model
-        self._cache = DynamicCache()
+        self._cache = self.model.new_cache()
 
     @torch.inference_mode()
     def prefill(self, prompt: Prompt, visual_tokens: Float32[np.ndarray, "visual dim"]) -> Float32[np.ndarray, "vocab"]:
         """Return the logits after the last prompt token; whatever came before is forgotten."""
-        device = self.model.resampler.query.device
+        device = _like(self.model).device
         ids = torch.from_numpy(prompt.ids)[None].to(device)
         is_visual = torch.from_numpy(prompt.is_visual)[None].to(device)
         visual = torch.from_numpy(visual_tokens)[None].to(device) if prompt.num_visual else None
-        self._cache = DynamicCache()
+        self._cache = self.model.new_cache()
         embeddings = self.model.join(ids, is_visual, visual)
         return self._next_logits(inputs_embeds=embeddings)[0]
 
     @torch.inference_mode()
     def step(self, ids: Sequence[int], parents: Sequence[int]) -> Float32[np.ndarray, "beams vocab"]:
         """Return the logits after ``ids``; beam b continues the earlier beam ``parents[b]``."""
-        device = self.model.resampler.query.device
+        device = _like(self.model).device
         self._cache.reorder_cache(torch.tensor(parents, device=device))
         return self._next_logits(input_ids=torch.tensor(ids, device=device)[:, None])
 
     def close(self) -> None:
         """Forget the conversation; the model belongs to the caller."""
-        self._cache = DynamicCache()
+        self._cache = self.model.new_cache()
 
     def _next_logits(self, **inputs: torch.Tensor) -> Float32[np.ndarray, "beams vocab"]:
         out = self.model.llm(**inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
@@ -87,20 +90,64 @@ def torch_lens(model: HandlensModel, tokenizer: Tokenizer, *, name: str = "model
         num_queries=config.resampler.num_queries,
         side_px=config.slicing.side_px,
         max_slices=config.slicing.max_slices,
-        quantisation=str(model.resampler.query.dtype).removeprefix("torch."),
+        quantisation=str(_like(model).dtype).removeprefix("torch."),
     )
 
     def open_language(_: Room) -> TorchLanguage:
         return TorchLanguage(model)
 
-    return Lens(
+    family = family_named(config.family)
+    # Most families encode slices alone. Those of 2.5 know of each other; 1.0, 2.0 and 4.6 need their grids.
+    kind = Lens if family.tower == "siglip" and not family.attends_padding else StagedLens
+    lens = kind(
         info,
-        family_named(config.family),
+        family,
         tokenizer,
         lambda: TorchVision(model),
         open_language,
         max_positions=config.language.max_positions,
     )
+    if isinstance(lens, StagedLens):
+        lens.stages = Stages.of(model, tokenizer)
+    return lens
+
+
+class StagedLens(Lens):
+    """A torch model whose slices are encoded together, by the rules of its family."""
+
+    stages: Stages
+
+    def see(self, images: Sequence[Picture], *, max_slices: int | None = None) -> Seen:
+        """Encode pictures once.
+
+        Raises:
+            ImageError: a picture has no pixels.
+            SettingError: ``max_slices`` is below one.
+        """
+        plans = [self.stages.plan(*picture.image.size, max_slices) for picture in images]
+        parts = [self.stages.pixels(picture.image, plan) for picture, plan in zip(images, plans, strict=True)]
+        began = time.perf_counter()
+        tokens = self.stages.visual_tokens([slice_ for part in parts for slice_ in part]) if images else []
+        pictures, done = [], 0
+        for picture, plan in zip(images, plans, strict=True):
+            # Slices of 4.6 differ in length: they are laid end to end.
+            rows = np.concatenate(tokens[done : done + plan.num_slices])[None]
+            pictures.append(SeenPicture(name=picture.name, plan=plan, visual_tokens=rows))
+            done += plan.num_slices
+        return Seen(pictures=tuple(pictures), seconds={"encode": time.perf_counter() - began})
+
+    def prompt(self, chat: Chat, seen: Seen) -> Prompt:
+        """Return the token ids that the language half reads.
+
+        Raises:
+            SettingError: the chat does not show the pictures.
+        """
+        return self.stages.prompt(chat, seen.plans)
+
+
+def _like(model: HandlensModel) -> torch.Tensor:
+    """A weight, of whose type and place everything else is."""
+    return model.llm.get_input_embeddings().weight
 
 
 def open_torch(folder: Path | str) -> Lens:
@@ -111,4 +158,4 @@ def open_torch(folder: Path | str) -> Lens:
     """
     folder = Path(folder)
     model = load_model(folder)
-    return torch_lens(model, Tokenizer.from_file(folder / "tokenizer.json"), name=folder.resolve().name)
+    return torch_lens(model, Tokenizer.from_folder(folder), name=folder.resolve().name)

@@ -1,14 +1,37 @@
-"""The language model: stock Llama classes of transformers, built from our configuration."""
+"""The language model: stock classes of transformers, built from our configuration.
 
-from transformers import LlamaConfig, LlamaForCausalLM
+Boundary: ``minicpm.py`` has the one kind that transformers lacks.
+"""
+
+from typing import Any
+
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from handlens.config import LanguageConfig
+from handlens.model.minicpm import MiniCPMForCausalLM
+
+KINDS: dict[str, tuple[type, type, dict[str, Any]]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM, {"attention_bias": False, "mlp_bias": False}),
+    "minicpm": (LlamaConfig, MiniCPMForCausalLM, {"attention_bias": False, "mlp_bias": False}),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"use_sliding_window": False}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"attention_bias": False, "use_sliding_window": False}),
+}
+"""Classes and fixed settings of every kind of language model that we build."""
 
 
-def build_language(config: LanguageConfig) -> LlamaForCausalLM:
-    """Return a freshly initialised Llama of the given shape."""
-    return LlamaForCausalLM(
-        LlamaConfig(
+def build_language(config: LanguageConfig) -> PreTrainedModel:
+    """Return a freshly initialised decoder of the given kind and shape."""
+    settings, model, fixed = KINDS[config.kind]
+    language = model(
+        settings(
             vocab_size=config.vocab_size,
             hidden_size=config.width,
             intermediate_size=config.mlp_width,
@@ -18,13 +41,28 @@ def build_language(config: LanguageConfig) -> LlamaForCausalLM:
             head_dim=config.head_dim,
             max_position_embeddings=config.max_positions,
             rms_norm_eps=config.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+            rope_parameters=_rope(config),
             tie_word_embeddings=config.tied,
-            attention_bias=False,
-            mlp_bias=False,
             bos_token_id=None,
             eos_token_id=None,
             pad_token_id=None,
             attn_implementation="sdpa",
+            **fixed,
         )
     )
+    if config.kind == "minicpm":
+        language.set_scales(config)
+    return language
+
+
+def _rope(config: LanguageConfig) -> dict[str, Any]:
+    if (rope := config.long_rope) is None:
+        return {"rope_type": "default", "rope_theta": config.rope_theta}
+    return {
+        "rope_type": "longrope",
+        "rope_theta": config.rope_theta,
+        "short_factor": list(rope.short),
+        "long_factor": list(rope.long),
+        "original_max_position_embeddings": rope.original_positions,
+        "factor": rope.factor or config.max_positions / rope.original_positions,
+    }

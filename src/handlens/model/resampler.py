@@ -45,6 +45,13 @@ class Resampler(nn.Module):
         """Compress; ``is_real`` marks patches that came from the picture, not from padding."""
         return self.compress(patches, positions, is_real) @ self.proj
 
+    def enlarged_table(self, rows: int, columns: int) -> Float[Tensor, "patches dim"]:
+        """Return the stored table interpolated to a slice: the key positions of 1.0."""
+        side = round(self.config.num_queries**0.5)
+        table = self.pos_embed.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        enlarged = F.interpolate(table, size=(rows, columns), mode="bicubic", align_corners=False)
+        return enlarged[0].flatten(1).T.to(self.pos_embed.dtype)
+
     def compress(
         self,
         patches: Float[Tensor, "slices patches vision_dim"],
