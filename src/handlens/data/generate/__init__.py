@@ -3,32 +3,46 @@
 Boundary: no torch; the same arguments give the same bytes on every run.
 """
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Sequence
 from random import Random
 
+from handlens.data.generate.board import Overfull
+from handlens.data.generate.language import LANGUAGES, Language, language
 from handlens.data.generate.page import Page
 from handlens.data.records import Record
 from handlens.errors import DataError, did_you_mean
 
-KINDS: tuple[str, ...] = ("lines", "pages", "receipts", "labels", "tables", "scenes", "mixed")
+KINDS: tuple[str, ...] = (
+    "lines", "pages", "receipts", "labels", "invoices", "forms", "letters", "tables", "charts", "formulas",
+    "screens", "scenes", "cards", "maps", "mixed",
+)  # fmt: skip
 SPLITS: tuple[str, ...] = ("train", "validation", "heldout")
-MIXTURE: dict[str, int] = {"lines": 35, "scenes": 25, "receipts": 20, "labels": 10, "tables": 10}
+MIXTURE: dict[str, int] = {
+    "lines": 22, "scenes": 18, "receipts": 12, "labels": 8, "tables": 8, "charts": 6, "invoices": 5, "forms": 5,
+    "screens": 4, "letters": 3, "formulas": 3, "cards": 3, "maps": 3,
+}  # fmt: skip
 """Shares of ``mixed`` in percent."""
 
 LICENCE = "CC0-1.0"
 SOURCE = "handlens.data.generate"
 
-Draw = Callable[[Random, str, float], Page]
+Draw = Callable[[Random, str, float, Language], Page]
 
 
-def generate(kind: str, seed: int, index: int, *, split: str = "train", level: float = 1.0) -> Record:
+def generate(
+    kind: str, seed: int, index: int, *, split: str = "train", level: float = 1.0, languages: Sequence[str] = ("en",)
+) -> Record:
     """Return picture number ``index`` of a kind; a pure function of its arguments.
 
     ``split`` is train, validation (as train, other draws) or heldout (words, fonts and layouts
-    that train never shows). ``level`` 0 to 1 scales damage and difficulty.
+    that train never shows). ``level`` 0 to 1 scales damage and difficulty. Where several
+    ``languages`` are given, pictures take them in turn.
 
     Raises:
-        DataError: an unknown kind or split, or a level outside 0..1.
+        DataError: an unknown kind, split or language, a language that cannot be drawn in this
+            kind or for lack of a font of the system, or a level outside 0..1.
+        NeedsExtra: what the language needs is not installed.
     """
     if kind not in KINDS:
         raise DataError(f"unknown kind '{kind}'{did_you_mean(kind, KINDS)}")
@@ -36,40 +50,50 @@ def generate(kind: str, seed: int, index: int, *, split: str = "train", level: f
         raise DataError(f"unknown split '{split}'{did_you_mean(split, SPLITS)}")
     if not 0.0 <= level <= 1.0:
         raise DataError(f"level is {level}; needed is 0 (clean) to 1 (careless photo)")
-    rng = Random(f"handlens {kind} {split} {seed} {index}")
-    drawn = kind
-    if kind == "mixed":
-        drawn = rng.choices(tuple(MIXTURE), tuple(MIXTURE.values()))[0]
-    page = _draw(drawn)(rng, split, level)
+    if not languages:
+        raise DataError("no language is given; needed is one code or more, such as en")
+    tongue = language(languages[index % len(languages)])
+    mark = "" if tongue.code == "en" else f" {tongue.code}"
+    rng = Random(f"handlens {kind} {split} {seed} {index}{mark}")
+    shares = {name: share for name, share in MIXTURE.items() if not tongue.kinds or name in tongue.kinds}
+    drawn = rng.choices(tuple(shares), tuple(shares.values()))[0] if kind == "mixed" else kind
+    if tongue.kinds and drawn not in tongue.kinds:
+        raise DataError(
+            f"{tongue.name} ('{tongue.code}') cannot be drawn as {kind}; it can as: {', '.join(tongue.kinds)}"
+        )
+    page = _draw_until_it_fits(_draw(drawn), rng, split, level, tongue)
+    name = kind if tongue.code == "en" else f"{kind}-{tongue.code}"
     return Record(
-        key=f"{kind}-{split}-{seed}-{index:07d}", kind=page.kind, split=split, language="en",
+        key=f"{name}-{split}-{seed}-{index:07d}", kind=page.kind, split=split, language=tongue.code,
         picture=page.picture, lines=page.lines, things=page.things, table=page.table,
         turns=page.turns, facts=page.facts, seed=seed, licence=LICENCE, source=SOURCE,
     )  # fmt: skip
 
 
+def _draw_until_it_fits(draw: Draw, rng: Random, split: str, level: float, tongue: Language) -> Page:
+    """Draw again, with the next random words, while a word is too long for its place."""
+    for _ in range(99):
+        try:
+            return draw(rng, split, level, tongue)
+        except Overfull:
+            continue
+    return draw(rng, split, level, tongue)
+
+
+_DRAWN_BY = {
+    "lines": "lines.draw_lines", "pages": "pages.draw_page", "receipts": "receipts.draw_receipt",
+    "labels": "labels.draw_label", "invoices": "invoices.draw_invoice", "forms": "forms.draw_form",
+    "letters": "letters.draw_letter", "tables": "tables.draw_table", "charts": "charts.draw_chart",
+    "formulas": "formulas.draw_formula", "screens": "screens.draw_screen", "scenes": "scenes.draw_scene",
+    "cards": "cards.draw_card", "maps": "maps.draw_map",
+}  # fmt: skip
+
+
 def _draw(kind: str) -> Draw:
     """Return the drawing function of a kind, imported when it is first wanted."""
-    if kind == "lines":
-        from handlens.data.generate.lines import draw_lines
+    module, name = _DRAWN_BY[kind].split(".")
+    draw: Draw = getattr(importlib.import_module(f"handlens.data.generate.{module}"), name)
+    return draw
 
-        return draw_lines
-    if kind == "pages":
-        from handlens.data.generate.pages import draw_page
 
-        return draw_page
-    if kind == "scenes":
-        from handlens.data.generate.scenes import draw_scene
-
-        return draw_scene
-    if kind == "receipts":
-        from handlens.data.generate.receipts import draw_receipt
-
-        return draw_receipt
-    if kind == "labels":
-        from handlens.data.generate.labels import draw_label
-
-        return draw_label
-    from handlens.data.generate.tables import draw_table
-
-    return draw_table
+__all__ = ["KINDS", "LANGUAGES", "MIXTURE", "SPLITS", "generate"]

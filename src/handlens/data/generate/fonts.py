@@ -4,6 +4,7 @@ Boundary: finds font files inside installed packages; knows nothing about layout
 """
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,12 +14,17 @@ from PIL import ImageFont
 from handlens.errors import DataError, NeedsExtra
 
 CHARACTERS = "".join(map(chr, range(32, 127))) + "€£°–éüßñ"
-"""Every character that a generated picture may print."""
+"""Every character that a generated English picture may print."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # one object per file: a cheap cache key
 class Font:
-    """One font file; ``style`` is sans, serif, mono or display."""
+    """One font file; ``style`` is sans, serif, mono or display.
+
+    ``weight`` is 0 for a plain file and the weight to take from a variable one. ``extra`` names
+    what installs the font: an extra of this package, or ``debian`` for a system package. ``tall``
+    is a text that reaches as high and as low as its script does.
+    """
 
     family: str
     style: str
@@ -27,6 +33,9 @@ class Font:
     folder: str
     licence: str
     is_heldout: bool
+    weight: int = 0
+    extra: str = "data"
+    tall: str = "bdgpqlAÉ"
 
 
 def _family(
@@ -84,6 +93,8 @@ FONTS: tuple[Font, ...] = (
     *_family("DejaVu Serif", "serif", "matplotlib", _VERA, (
         "DejaVuSerif.ttf DejaVuSerif-Bold.ttf DejaVuSerif-Italic.ttf DejaVuSerif-BoldItalic.ttf"),
         folder=_MPL, is_heldout=True),
+    *_family("IBM Plex Mono", "mono", "fontpkg_ibm_plex_mono", _OFL, _weights(
+        "IBMPlexMono", "Regular Italic Medium SemiBold Bold"), is_heldout=True),
 )  # fmt: skip
 
 
@@ -100,25 +111,50 @@ def font_path(font: Font) -> Path:
 
     Raises:
         NeedsExtra: its package is not installed.
-        DataError: the package is there, the file is not.
+        DataError: a system font is not installed, or the package is there and the file is not.
     """
+    if font.extra == "debian":
+        return _system_path(font)
+    package = font.package.replace("_", "-")
     spec = importlib.util.find_spec(font.package)
-    if spec is None or spec.origin is None:
-        raise NeedsExtra(f"the font {font.family} ({font.package.replace('_', '-')})", "data")
-    path = Path(spec.origin).parent / font.folder / font.file
+    places = [*(spec.submodule_search_locations or ()), spec.origin] if spec is not None else []
+    if not places:
+        raise NeedsExtra(f"the font {font.family} ({package})", font.extra)
+    root = Path(str(places[0]))
+    path = (root if root.is_dir() else root.parent) / font.folder / font.file
     if not path.is_file():
         raise DataError(
-            f"font file {font.file} is not in the package {font.package.replace('_', '-')}; "
-            "reinstall it: pip install --force-reinstall "
-            f"{font.package.replace('_', '-')}"
+            f"font file {font.file} is not in the package {package}; reinstall it: "
+            f"pip install --force-reinstall {package}"
         )
     return path
+
+
+SYSTEM_FOLDERS = ("/usr/share/fonts/truetype/noto", "/usr/share/fonts/noto", "/usr/local/share/fonts")
+"""Where a system keeps Noto fonts; HANDLENS_FONTS names another folder, which comes first."""
+
+
+def _system_path(font: Font) -> Path:
+    own = os.environ.get("HANDLENS_FONTS")
+    for folder in (*((own,) if own else ()), *SYSTEM_FOLDERS):
+        path = Path(folder) / font.file
+        if path.is_file():
+            return path
+    raise DataError(
+        f"the font {font.family} ({font.file}) is not on this machine; install it: apt install {font.package}, "
+        "or set HANDLENS_FONTS to its folder"
+    )
 
 
 @lru_cache(maxsize=2048)
 def load_font(font: Font, size_px: int) -> ImageFont.FreeTypeFont:
     """Open a font at one size; the basic layout gives the same advances on every machine."""
-    return ImageFont.truetype(str(font_path(font)), size_px, layout_engine=ImageFont.Layout.BASIC)
+    face = ImageFont.truetype(str(font_path(font)), size_px, layout_engine=ImageFont.Layout.BASIC)
+    if font.weight:
+        axes = {axis["name"]: axis for axis in face.get_variation_axes()}
+        weighted = [font.weight if name in (b"Weight", "Weight") else axis["default"] for name, axis in axes.items()]
+        face.set_variation_by_axes([float(value or 0) for value in weighted])
+    return face
 
 
 @lru_cache

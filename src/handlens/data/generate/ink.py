@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from handlens.data.generate.fonts import Font, load_font, missing_characters
+from handlens.data.generate.shaper import needs_shaping, shape
 from handlens.data.records import Box, Glyph, Line
 
 _LARGE_PX = 200
@@ -62,7 +63,11 @@ class Face:
 @lru_cache(maxsize=4096)
 def face_of(font: Font, size_px: int) -> Face:
     """Return the font at a size, with the ascent of its letters (not of its tallest accent)."""
-    _, top, _, bottom = load_font(font, size_px).getbbox("bdgpqlAÉ", anchor="ls")
+    if needs_shaping(font.tall):
+        spans = shape(font, size_px, font.tall).spans
+        top, bottom = min(span[1] for span in spans), max(span[3] for span in spans)
+    else:
+        _, top, _, bottom = load_font(font, size_px).getbbox(font.tall, anchor="ls")
     return Face(font=font, size_px=size_px, ascent=round(-top), descent=round(bottom))
 
 
@@ -104,7 +109,15 @@ def kern(font: Font, pair: str) -> float:
 
 @lru_cache(maxsize=8192)  # a layout asks for the same widths while it looks for its size
 def pens(face: Face, text: str, tracking_px: float = 0.0) -> tuple[float, ...]:
-    """Return the pen before each character and, last, after the final one."""
+    """Return the pen before each character and, last, after the final one.
+
+    In a joined script characters have no pens of their own: all but the last are where the
+    reading has come to, and tracking is not applied.
+    """
+    if needs_shaping(text):
+        shaped = shape(face.font, face.size_px, text)
+        share = shaped.width / len(text)
+        return tuple(share * i for i in range(len(text) + 1))
     size, font, at, out = face.size_px, face.font, 0.0, [0.0]
     for i, char in enumerate(text):
         at += stamp(face, char).advance + tracking_px
@@ -138,6 +151,8 @@ def put_text(
 
     Ink outside the mask is cut off; a layout must leave room.
     """
+    if needs_shaping(text):
+        return _put_shaped(mask, face, text, x_px, baseline_px)
     height, width = mask.shape
     base = round(baseline_px)
     at = pens(face, text, tracking_px)
@@ -156,6 +171,25 @@ def put_text(
             np.maximum(part, ink.mask[y0 - top : y1 - top, x0 - left : x1 - left], out=part)
         glyphs.append(Glyph(char=char, box=(float(left), float(top), float(left + wide), float(top + high))))
     return Line(text=text, box=around([g.box for g in glyphs]), glyphs=tuple(glyphs))
+
+
+def _put_shaped(mask: np.ndarray, face: Face, text: str, x_px: float, baseline_px: float) -> Line:
+    """Add ink for a line of a joined script; every character has the box of its cluster."""
+    height, width = mask.shape
+    pen, base = round(x_px), round(baseline_px)
+    shaped = shape(face.font, face.size_px, text)
+    for mark in shaped.marks:
+        left, top = pen + mark.left, base + mark.top
+        high, wide = mark.mask.shape
+        x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + wide), min(height, top + high)
+        if x1 > x0 and y1 > y0:
+            part = mask[y0:y1, x0:x1]
+            np.maximum(part, mark.mask[y0 - top : y1 - top, x0 - left : x1 - left], out=part)
+    glyphs = tuple(
+        Glyph(char=char, box=(float(pen + x0), float(base + y0), float(pen + x1), float(base + y1)))
+        for char, (x0, y0, x1, y1) in zip(text, shaped.spans, strict=True)
+    )
+    return Line(text=text, box=around([g.box for g in glyphs]), glyphs=glyphs)
 
 
 def around(boxes: list[Box]) -> Box:

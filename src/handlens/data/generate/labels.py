@@ -8,8 +8,10 @@ from random import Random
 
 import numpy as np
 
-from handlens.data.generate.fonts import Font, fonts_of
+from handlens.data.generate import fiction
+from handlens.data.generate.fonts import Font
 from handlens.data.generate.ink import Face, face_of, size_for_x_height
+from handlens.data.generate.language import Language, language
 from handlens.data.generate.page import Page, ask
 from handlens.data.generate.receipt_talk import NOT_PRESENT
 from handlens.data.generate.sheet import Row, set_rows, shoot
@@ -61,6 +63,16 @@ def _limit(rng: Random, split: str) -> str:
                        f"{rng.randint(2, 900)} kg", f"{rng.randint(5, 60)} km/h"))  # fmt: skip
 
 
+LAYOUTS = ("beside", "beside", "beside", "spread")
+HELDOUT_LAYOUTS = ("stacked",)
+FIELDS_IN = {
+    "product": ("weight", "date", "number", "price", "country", "size", "company", "colour", "valid until"),
+    "shipping": ("sender", "recipient", "city", "order", "weight", "phone", "date", "number"),
+    "warning": ("number", "room", "phone", "city", "date"),
+    "name": ("name", "company", "room", "number", "date", "city"),
+}
+"""Fields of each family in the languages beside English, as the language files name them."""
+
 FAMILIES: dict[str, dict[str, Value]] = {
     "product": {
         "weight": _amount, "date": _plain(date), "lot": _plain(code),
@@ -87,27 +99,44 @@ FAMILIES: dict[str, dict[str, Value]] = {
 """Field names of each family with what prints their values."""
 
 
-def draw_label(rng: Random, split: str, level: float) -> Page:
+def draw_label(rng: Random, split: str, level: float, tongue: Language | None = None) -> Page:
     """Return a label of two to five lines, the first usually a title."""
+    tongue = tongue or language("en")
+    layout = rng.choice(HELDOUT_LAYOUTS if split == "heldout" else LAYOUTS)
     family = rng.choice(tuple(FAMILIES))
-    title = _title(rng, split, family) if rng.random() < 0.8 else ""
+    has_title = rng.random() < 0.8
+    title = (
+        (_title(rng, split, family) if tongue.code == "en" else _title_in(tongue, rng, split, family))
+        if has_title
+        else ""
+    )
     count = rng.randint(1, 4) if title else rng.randint(2, 5)
-    names = rng.sample(tuple(FAMILIES[family]), count)
-    fields = {name: FAMILIES[family][name](rng, split) for name in names}
-    case = rng.choice((str.title, str.title, str.upper, str.lower))
+    if layout == "stacked":
+        count = min(count, 3)
+    if tongue.code == "en":
+        names = rng.sample(tuple(FAMILIES[family]), count)
+        fields = {name: FAMILIES[family][name](rng, split) for name in names}
+    else:
+        names = rng.sample(FIELDS_IN[family], count)
+        fields = {tongue.word(name): _value_in(tongue, rng, split, name) for name in names}
+    case = rng.choice(
+        (str.title, str.title, str.upper, str.lower) if tongue.code == "en" else (tongue.first_upper, tongue.upper, str)
+    )
     mark = rng.choice((": ", ": ", ":  ", " "))
-    keys = {name: case(name) + mark.rstrip() for name in names}
-    font = rng.choice(fonts_of(split))
-    rows, width, height, pad = _fit(rng, title, keys, fields, font, spread=rng.random() < 0.25)
-    mask, lines = set_rows(rows, width, height, pad, top=_top(rows, height))
+    keys = {name: case(name) + mark.rstrip() for name in fields}
+    font = rng.choice(tongue.fonts(split))
+    rows, width, height, pad = _fit(rng, title, keys, fields, font, layout)
+    mask, lines = set_rows(rows, width, height, pad, top=_top(rows, height), is_rtl=tongue.is_rtl)
     _decorate(rng, mask, rows, height, bool(title))
     margin = rng.randint(6, 16) if rng.random() < 0.3 * level else 0
     picture, lines, clean = shoot(rng, mask, lines, level, margin_px=margin)
     printed = [" ".join(row.texts) for row in rows]
     return Page(
         kind="labels", picture=picture, lines=lines,
-        turns=_talk(rng, family, title, fields, printed),
-        facts={"family": family, "title": title, "fields": fields, "font": font.file, "clean": clean},
+        turns=_talk(rng, family, title, fields, printed, tongue),
+        facts={
+            "family": family, "title": title, "fields": fields, "font": font.file, "clean": clean, "layout": layout,
+        },
     )  # fmt: skip
 
 
@@ -124,7 +153,7 @@ def _title(rng: Random, split: str, family: str) -> str:
 
 
 def _fit(
-    rng: Random, title: str, keys: dict[str, str], fields: dict[str, str], font: Font, *, spread: bool
+    rng: Random, title: str, keys: dict[str, str], fields: dict[str, str], font: Font, layout: str
 ) -> tuple[list[Row], int, int, float]:  # fmt: skip
     """Pick the largest size, up to a drawn one, at which the label fits a slice's height."""
     size = size_for_x_height(font, rng.uniform(8.5, 16))
@@ -133,8 +162,12 @@ def _fit(
         face, big = face_of(font, size), face_of(font, round(size * scale))
         rows = [_title_row(rng, title, big, gap)] if title else []
         for name, value in fields.items():
-            texts = {"left": keys[name], "right": value} if spread else {"left": f"{keys[name]} {value}"}
-            rows.append(Row(face=face, gap=gap, **texts))
+            if layout == "stacked":
+                rows += [Row(face=face, left=keys[name], gap=1.05), Row(face=face, left=value, gap=gap)]
+            elif layout == "spread":
+                rows.append(Row(face=face, gap=gap, left=keys[name], right=value))
+            else:
+                rows.append(Row(face=face, gap=gap, left=f"{keys[name]} {value}"))
         width = max(row.width_px() for row in rows) + 2 * pad
         height = sum(row.height_px for row in rows) + 18
         if (width <= MAX_WIDTH and height <= MAX_HEIGHT) or size <= 9:
@@ -167,8 +200,12 @@ def _decorate(rng: Random, mask: np.ndarray, rows: list[Row], height: int, has_t
         mask[:end] = 255 - mask[:end]
 
 
-def _talk(rng: Random, family: str, title: str, fields: dict[str, str], printed: list[str]) -> tuple[Turn, ...]:
+def _talk(
+    rng: Random, family: str, title: str, fields: dict[str, str], printed: list[str], tongue: Language
+) -> tuple[Turn, ...]:
     """Ask for the whole label, for fields that are there and for one that is not."""
+    if tongue.code != "en":
+        return _talk_in(tongue, rng, family, fields, printed)
     names = list(fields)
     rng.shuffle(names)
     names = names[: rng.randint(1, 2)]
@@ -180,5 +217,52 @@ def _talk(rng: Random, family: str, title: str, fields: dict[str, str], printed:
         turns.append(ask(rng, "labels.missing", _FIELD, NOT_PRESENT, name=rng.choice(absent)))
     if len(turns) < 2 or (title and rng.random() < 0.2):
         turns.append(ask(rng, "labels.field", _TITLE, printed[0]))
+    rng.shuffle(turns)
+    return tuple(turns)
+
+
+def _title_in(tongue: Language, rng: Random, split: str, family: str) -> str:
+    if family == "name":
+        return tongue.first_upper(tongue.word("welcome"))
+    if family == "warning":
+        return tongue.upper(rng.choice(tongue.pool("sign", split)))
+    return fiction.company(rng, tongue, split)
+
+
+def _value_in(tongue: Language, rng: Random, split: str, key: str) -> str:
+    """Return a value for a field in a language."""
+    if key in ("name", "recipient"):
+        return fiction.person(rng, tongue, split)
+    if key in ("company", "sender"):
+        return fiction.company(rng, tongue, split)
+    if key in ("date", "valid until"):
+        return tongue.date(rng)
+    if key == "colour":
+        return rng.choice(tuple(tongue.colours.values()))
+    if key == "weight":
+        return f"{tongue.decimal(rng.randint(1, 300) / 10, 1)} kg"
+    if key == "size":
+        return rng.choice(("XS", "S", "M", "L", "XL", "38", "40", "42"))
+    if key == "room":
+        return f"{rng.choice('ABCD')}{rng.randint(1, 499)}"
+    made: dict[str, Callable[[], str]] = {
+        "price": lambda: tongue.money(rng), "phone": lambda: tongue.phone(rng),
+        "city": lambda: fiction.word(rng, tongue, split, "city"),
+        "country": lambda: fiction.country(rng, tongue, split),
+    }  # fmt: skip
+    return made[key]() if key in made else fiction.account(rng)
+
+
+def _talk_in(
+    tongue: Language, rng: Random, family: str, fields: dict[str, str], printed: list[str]
+) -> tuple[Turn, ...]:
+    name = rng.choice(list(fields))
+    absent = [tongue.word(key) for key in FIELDS_IN[family] if tongue.word(key) not in fields]
+    turns = [
+        tongue.ask(rng, "labels.field", "field", fields[name], name=name),
+        tongue.ask(rng, "labels.read", "read", "\n".join(printed)),
+    ]
+    if absent and rng.random() < 0.4:
+        turns.append(tongue.ask(rng, "labels.missing", "field", tongue.not_present, name=rng.choice(absent)))
     rng.shuffle(turns)
     return tuple(turns)

@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from handlens.data.generate.fonts import Font, fonts_of
+from handlens.data.generate.fonts import Font
 from handlens.data.generate.ink import (
     Face,
     around,
@@ -18,9 +18,9 @@ from handlens.data.generate.ink import (
     put_text,
     size_for_x_height,
 )  # fmt: skip
+from handlens.data.generate.language import Language, language
 from handlens.data.generate.page import Page, ask, pick_colours
 from handlens.data.generate.photo import choose_warp, is_clean, move_lines, paint, spoil, warp_image
-from handlens.data.generate.words import phrase
 from handlens.data.records import Line, Turn
 
 MIN_WIDTH, MAX_WIDTH = 160, 520
@@ -47,11 +47,17 @@ _COUNT = (
 _ORDER = ("first", "second", "third", "fourth")
 
 
-def draw_lines(rng: Random, split: str, level: float) -> Page:
-    """Return one printed line (60 % at level 1, all at level 0) or two to four; a low level prints less."""
+def draw_lines(rng: Random, split: str, level: float, tongue: Language | None = None) -> Page:
+    """Return one printed line (60 % at level 1, all at level 0) or two to four; a low level prints less.
+
+    One in twenty-five at level 1 is a strip: one very long line, or a tall column of words.
+    """
+    tongue = tongue or language("en")
+    if rng.random() < 0.04 * level:
+        return _draw_strip(rng, split, level, tongue)
     count = 1 if rng.random() < 1 - 0.4 * level else rng.randint(2, 4)
-    texts = [phrase(rng, split, max_chars=round(8 + 20 * level)) for _ in range(count)]
-    font = rng.choice([f for f in _fonts(split) if can_print(f, "".join(texts))])
+    texts = [tongue.phrase(rng, split, max_chars=round(8 + 20 * level)) for _ in range(count)]
+    font = rng.choice([f for f in tongue.fonts(split) if _prints(f, "".join(texts), tongue)])
     clean = is_clean(rng, level)
     bend = 0.0 if clean else level
     face, tracking = _fit(rng, font, texts, level)
@@ -64,13 +70,40 @@ def draw_lines(rng: Random, split: str, level: float) -> Page:
     pixels = paint(mask, ink, paper)
     picture = Image.fromarray(pixels) if clean else spoil(rng, pixels, level)
     return Page(
-        kind="lines", picture=picture, lines=move_lines(warp, lines), turns=_talk(rng, texts),
+        kind="lines", picture=picture, lines=move_lines(warp, lines), turns=_talk(rng, texts, tongue),
         facts={"font": font.file, "family": font.family, "size_px": face.size_px, "clean": clean},
     )  # fmt: skip
 
 
-def _fonts(split: str) -> tuple[Font, ...]:
-    return fonts_of(split)
+def _prints(font: Font, text: str, tongue: Language) -> bool:
+    return tongue.code != "en" or can_print(font, text)
+
+
+def _draw_strip(rng: Random, split: str, level: float, tongue: Language) -> Page:
+    """Return a picture of extreme shape: 8 to 20 times as wide as high, or a column of words."""
+    is_wide = rng.random() < 0.6
+    if is_wide:
+        texts = [" ".join(tongue.phrase(rng, split, 8, 24) for _ in range(rng.randint(2, 3)))]
+    else:
+        texts = [tongue.phrase(rng, split, 3, 8) for _ in range(rng.randint(8, 14))]
+    font = rng.choice([f for f in tongue.fonts(split) if _prints(f, "".join(texts), tongue)])
+    face = face_of(font, size_for_x_height(font, rng.uniform(9, 13)))
+    widths = [pens(face, text)[-1] for text in texts]
+    pad, gap = rng.randint(4, 9), face.height * rng.uniform(1.1, 1.3)
+    width, height = round(max(widths)) + 2 * pad + 4, round(gap * len(texts)) + 2 * pad
+    mask = np.zeros((height, width), np.uint8)
+    lines = []
+    for i, (text, wide) in enumerate(zip(texts, widths, strict=True)):
+        left = width - pad - wide if tongue.is_rtl else pad
+        lines.append(put_text(mask, face, text, left, pad + face.ascent + i * gap))
+    ink, paper = pick_colours(rng, level)
+    clean = is_clean(rng, level)
+    pixels = paint(mask, ink, paper)
+    return Page(
+        kind="lines", picture=Image.fromarray(pixels) if clean else spoil(rng, pixels, level), lines=tuple(lines),
+        turns=_talk(rng, texts, tongue),
+        facts={"font": font.file, "family": font.family, "size_px": face.size_px, "clean": clean, "layout": "strip"},
+    )  # fmt: skip
 
 
 def _fit(rng: Random, font: Font, texts: list[str], level: float) -> tuple[Face, float]:
@@ -113,7 +146,7 @@ def _set(rng: Random, face: Face, tracking: float, texts: list[str]) -> tuple[np
     left = rng.uniform(min(5, spare_x / 2), max(spare_x - 5, spare_x / 2))
     top = rng.uniform(min(3, spare_y / 2), max(spare_y - 3, spare_y / 2))
     align = rng.choice((0.0, 0.0, 0.5, 0.5, 1.0))
-    lines = []
+    lines: list[Line] = []
     for i, (text, wide) in enumerate(zip(texts, widths, strict=True)):
         x = left + (block_w - wide) * align
         base = top + face.ascent + i * gap
@@ -125,8 +158,14 @@ def _slack(rng: Random, most: float) -> float:
     return most * rng.random() ** 2
 
 
-def _talk(rng: Random, texts: list[str]) -> tuple[Turn, ...]:
+def _talk(rng: Random, texts: list[str], tongue: Language) -> tuple[Turn, ...]:
     """Ask for the whole text first (four of five times), then for a part of it."""
+    if tongue.code != "en":
+        read = tongue.ask(rng, "lines.read", "read", "\n".join(texts))
+        if len(texts) == 1 or rng.random() < 0.6:
+            return (read,)
+        number = rng.randrange(len(texts))
+        return read, tongue.ask(rng, "lines.part", "line", texts[number], n=str(number + 1))
     read = ask(rng, "lines.read", _READ, "\n".join(texts))
     part = _part(rng, texts)
     if part is None:
@@ -152,7 +191,8 @@ def _part(rng: Random, texts: list[str]) -> Turn | None:
     if choice == "word":
         which = rng.choice(("first", "last"))
         return ask(rng, "lines.part", _WORD, words[0 if which == "first" else -1], which=which)
-    index = rng.randrange(len(texts))
+    index = rng.choice((*range(min(len(texts), len(_ORDER))), len(texts) - 1)) if len(texts) > 4 else (
+        rng.randrange(len(texts)))  # fmt: skip
     is_last = index == len(texts) - 1
-    which = "last" if is_last and rng.random() < 0.6 else _ORDER[index]
+    which = "last" if is_last and (index >= len(_ORDER) or rng.random() < 0.6) else _ORDER[index]
     return ask(rng, "lines.part", _LINE, texts[index], which=which)

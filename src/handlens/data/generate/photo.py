@@ -105,9 +105,9 @@ def spoil(
     *,
     keep_colours: bool = False,
 ) -> Image.Image:
-    """Return the picture after light, paper and lens: shade, texture, blur, noise, JPEG.
+    """Return the picture after light, paper and lens: fold, shade, dusk, texture, blur, noise, JPEG.
 
-    ``keep_colours`` leaves out what would make a red thing gray: deep shade and low contrast.
+    ``keep_colours`` leaves out what would make a red thing gray: deep shade, dusk and low contrast.
     """
     height, width = pixels.shape[:2]
     change = None
@@ -123,6 +123,15 @@ def spoil(
         noise = _window(rng, noise_tile(), width, height)
         noise = noise * np.float32(level * 12 * rng.random() ** 1.5 + 1)
         change = noise if change is None else change + noise
+    roll = rng.random()
+    if roll < 0.07 * level:
+        crease = _fold(rng, width, height, 0.3 * level)
+        scale = crease if scale is None else scale * crease
+    elif roll < 0.13 * level and not keep_colours:
+        dusk = np.full((height, width), 1 - level * rng.uniform(0.35, 0.65), np.float32)
+        scale = dusk if scale is None else scale * dusk
+        grain = _window(rng, noise_tile(), width, height) * np.float32(rng.uniform(3, 9))
+        change = grain if change is None else change + grain
     squeeze = rng.random() < 0.2 * level and not keep_colours
     if scale is not None or change is not None or squeeze:
         values = np.asarray(image).astype(np.float32)
@@ -150,6 +159,21 @@ def _shade(rng: Random, width: int, height: int, most: float) -> np.ndarray:
     low, high = float(slope.min()), float(slope.max())
     depth = np.float32(rng.uniform(0.2, 1.0) * most)
     return 1 - depth * (high - slope) / np.float32(max(high - low, 1e-3))
+
+
+def _fold(rng: Random, width: int, height: int, depth: float) -> np.ndarray:
+    """Return the light on paper that was folded once or twice: each part leans another way."""
+    light = np.ones((height, width), np.float32)
+    for _ in range(rng.choice((1, 1, 2))):
+        is_upright = rng.random() < 0.5
+        length = width if is_upright else height
+        at = rng.uniform(0.2, 0.8) * length
+        away = np.arange(length, dtype=np.float32) - np.float32(at)
+        near = np.exp(-np.abs(away) / np.float32(max(2.0, length * rng.uniform(0.02, 0.12))))
+        side = np.where(away < 0, rng.uniform(-1, 1), rng.uniform(-1, 1)).astype(np.float32)
+        crease = 1 - np.float32(depth) * (0.35 * (side + 1) / 2 + 0.65 * near * (away < 0)) + 0.1 * near * (away >= 0)
+        light *= crease[None, :] if is_upright else crease[:, None]
+    return light
 
 
 def _window(rng: Random, tile: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from handlens.data.generate.words import pool
 from handlens.data.records import Turn
 
 if TYPE_CHECKING:
+    from handlens.data.generate.language import Language
     from handlens.data.generate.receipts import Receipt
 
 NOT_PRESENT = "not present"
@@ -56,8 +57,16 @@ FIELDS = (
 )  # fmt: skip
 
 
-def talk(rng: Random, receipt: Receipt, printed: list[str], split: str, *, is_counted: bool) -> tuple[Turn, ...]:
+SHORT = {"table number": "table", "phone number": "phone", "receipt number": "receipt"}
+"""Words of the language files for fields that English names with two."""
+
+
+def talk(
+    rng: Random, receipt: Receipt, printed: list[str], split: str, tongue: Language, *, is_counted: bool
+) -> tuple[Turn, ...]:
     """Return two to five turns of different tasks, the main fields most often."""
+    if tongue.code != "en":
+        return _talk_in(tongue, rng, receipt, printed, is_counted=is_counted)
     ways = {"total": 4, "date": 2.5, "shop": 2.5, "item": 4, "time": 1, "missing": 2, "field": 2}
     if not is_counted:
         ways["count"] = 1.5
@@ -106,3 +115,31 @@ def _missing(rng: Random, receipt: Receipt, split: str) -> Turn:
         return ask(rng, "receipts.missing", _ITEM, NOT_PRESENT, name=rng.choice(names))
     absent = [name for name in FIELDS if name not in receipt.fields]
     return ask(rng, "receipts.missing", _FIELD, NOT_PRESENT, name=rng.choice(absent))
+
+
+def _talk_in(
+    tongue: Language, rng: Random, receipt: Receipt, printed: list[str], *, is_counted: bool
+) -> tuple[Turn, ...]:
+    """Return two to five turns in a language."""
+    there = [key for key in FIELDS if key in receipt.fields]
+    absent = [key for key in FIELDS if key not in receipt.fields]
+    item, amount = rng.choice(receipt.items)
+    turns = [
+        tongue.ask(rng, "receipts.total", "total", receipt.total),
+        tongue.ask(rng, "receipts.date", "date", receipt.date),
+        tongue.ask(rng, "receipts.shop", "shop", receipt.shop),
+        tongue.ask(rng, "receipts.item", "price", amount, name=item),
+        tongue.ask(rng, "receipts.missing", "field", tongue.not_present, name=_said(tongue, rng.choice(absent))),
+    ]
+    if there:
+        key = rng.choice(there)
+        turns.append(tongue.ask(rng, "receipts.field", "field", receipt.fields[key], name=_said(tongue, key)))
+    if not is_counted:
+        turns.append(tongue.ask(rng, "receipts.count", "items", str(len(receipt.items))))
+    if len(printed) <= 9:
+        turns.append(tongue.ask(rng, "receipts.read", "read", "\n".join(printed)))
+    return tuple(rng.sample(turns, rng.randint(2, 5)))
+
+
+def _said(tongue: Language, key: str) -> str:
+    return tongue.word(SHORT.get(key, key))

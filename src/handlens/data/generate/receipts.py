@@ -4,14 +4,18 @@ Boundary: decides what is printed and where; what is asked is in ``receipt_talk`
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
-from handlens.data.generate.fonts import Font, fonts_of
+from handlens.data.generate import fiction
+from handlens.data.generate.board import bold_of, upright
+from handlens.data.generate.fonts import Font
 from handlens.data.generate.ink import Face, face_of, size_for_x_height
+from handlens.data.generate.language import Language, language
 from handlens.data.generate.page import Colour, Page
-from handlens.data.generate.receipt_talk import talk
+from handlens.data.generate.receipt_talk import SHORT, talk
 from handlens.data.generate.sheet import Row, set_rows, shoot
-from handlens.data.generate.words import TEMPLATE, date, phone, pool, price, time
+from handlens.data.generate.words import TEMPLATE, phone, pool, price
 
 MIN_WIDTH, MAX_WIDTH = 224, 340
 MIN_HEIGHT, MAX_HEIGHT = 260, 560
@@ -62,22 +66,23 @@ class Receipt:
     footer: str = ""
 
 
-def draw_receipt(rng: Random, split: str, level: float) -> Page:
+def draw_receipt(rng: Random, split: str, level: float, tongue: Language | None = None) -> Page:
     """Return one receipt whose total is the true sum."""
+    tongue = tongue or language("en")
     layout = rng.choice([one for one in LAYOUTS if one.is_heldout == (split == "heldout")])
-    receipt = write_receipt(rng, split, layout)
+    receipt = write_receipt(rng, split, layout, tongue)
     styles = ("mono",) if rng.random() < 0.5 else ("sans", "mono")
-    font = rng.choice(_upright(fonts_of(split, styles)))
+    font = rng.choice(upright(tongue.fonts(split, styles)))
     is_lying = rng.random() < 0.5 * level
     margin = rng.randint(6, 14) if is_lying else 0
-    rows, width, height, pad = _fit(rng, receipt, layout, font, margin)
-    mask, lines = set_rows(rows, width, height, pad, top=rng.uniform(8, 14))
+    rows, width, height, pad = _fit(rng, receipt, layout, font, margin, tongue, split)
+    mask, lines = set_rows(rows, width, height, pad, top=rng.uniform(8, 14), is_rtl=tongue.is_rtl)
     colours = _thermal(rng) if rng.random() < 0.8 else None
     picture, lines, clean = shoot(rng, mask, lines, level, colours=colours, margin_px=margin)
     printed = [" ".join(row.texts) for row in rows if row.texts]
     return Page(
         kind="receipts", picture=picture, lines=lines,
-        turns=talk(rng, receipt, printed, split, is_counted=layout.quantity != "none"),
+        turns=talk(rng, receipt, printed, split, tongue, is_counted=layout.quantity != "none"),
         facts={
             "shop": receipt.shop, "date": receipt.date, "time": receipt.time,
             "total": receipt.total, "items": [list(item) for item in receipt.items],
@@ -86,42 +91,48 @@ def draw_receipt(rng: Random, split: str, level: float) -> Page:
     )  # fmt: skip
 
 
-def write_receipt(rng: Random, split: str, layout: Layout) -> Receipt:
+def write_receipt(rng: Random, split: str, layout: Layout, tongue: Language) -> Receipt:
     """Invent a receipt; tax, tip and discount enter the sum as printed."""
+    is_english = tongue.code == "en"
     is_short = rng.random() < 0.15
-    sign = _sign(rng)
-    names = _names(rng, split, 2 if is_short else rng.randint(2, 7))
+    sign = _sign(rng) if is_english else tongue.money_way(rng)
+    names = (_names if is_english else partial(_names_in, tongue))(rng, split, 2 if is_short else rng.randint(2, 7))
     counts = [rng.choice((1, 1, 1, 2, 3)) if layout.quantity != "none" else 1 for _ in names]
-    cents = [round(float(price(rng, 24.0)) * 100) * count for count in counts]
+    unit = 1 if tongue.decimals else 100
+    cents = [round(float(price(rng, 24.0)) * 100) * count * unit for count in counts]
     extra: dict[str, int] = {}
     chance = 0.12 if is_short else 0.33
     if rng.random() < chance:
-        extra["discount"] = -round(sum(cents) * rng.uniform(0.02, 0.2))
+        extra["discount"] = -round(sum(cents) * rng.uniform(0.02, 0.2) / unit) * unit
     if rng.random() < chance:
-        extra["tax"] = round(sum(cents) * rng.choice((0.05, 0.07, 0.08, 0.19, 0.2)))
+        extra["tax"] = round(sum(cents) * rng.choice((0.05, 0.07, 0.08, 0.19, 0.2)) / unit) * unit
     if rng.random() < chance:
-        extra["tip"] = round(sum(cents) * rng.uniform(0.05, 0.2))
+        extra["tip"] = round(sum(cents) * rng.uniform(0.05, 0.2) / unit) * unit
     total = sum(cents) + sum(extra.values())
     fields: dict[str, str] = {}
     if (extra and rng.random() < 0.7) or rng.random() < 0.1:
         fields["subtotal"] = sign(sum(cents))
     fields |= {name: sign(value) for name, value in extra.items()}
     for name, value in (
-        ("cashier", rng.choice(pool("person", split)).title()),
+        ("cashier", tongue.first_upper(rng.choice(tongue.pool("first", split)))),
         ("table number", str(rng.randint(1, 40))),
-        ("phone number", phone(rng)),
+        ("phone number", phone(rng) if is_english else tongue.phone(rng)),
         ("receipt number", f"{rng.randint(100, 99999):05d}"),
     ):
         if rng.random() < chance * 0.9:
             fields[name] = value
     if rng.random() < 0.3 and not is_short:
-        given = (total // 1000 + 1) * 1000
+        given = (total // (1000 * unit) + 1) * 1000 * unit
         fields |= {"cash": sign(given), "change": sign(given - total)}
     elif rng.random() < 0.5:
         fields["card"] = f"{rng.choice(('VISA', 'DEBIT', 'MASTERCARD'))} *{rng.randint(0, 9999):04d}"
-    footers = ("Thank you!", "THANK YOU", "Come again", "Have a nice day", "Please keep this receipt")
+    footers: tuple[str, ...] = ("Thank you!", "THANK YOU", "Come again", "Have a nice day", "Please keep this receipt")
+    if not is_english:
+        footers = (tongue.first_upper(tongue.word("thank you")), tongue.first_upper(tongue.word("welcome")))
     return Receipt(
-        shop=_shop(rng, split), address=_address(rng, split), date=date(rng), time=time(rng),
+        shop=_shop(rng, split) if is_english else fiction.company(rng, tongue, split),
+        address=_address(rng, split) if is_english else fiction.address(rng, tongue, split),
+        date=tongue.date(rng), time=tongue.time(rng),
         items=tuple((name, sign(value)) for name, value in zip(names, cents, strict=True)),
         counts=tuple(counts), total=sign(total), fields=fields,
         footer=rng.choice(footers) if rng.random() < 0.6 and not is_short else "",
@@ -162,6 +173,18 @@ def _names(rng: Random, split: str, count: int) -> list[str]:
     return names
 
 
+def _names_in(tongue: Language, rng: Random, split: str, count: int) -> list[str]:
+    """Return different item names in a language; none is part of another."""
+    words = tongue.pool("food", split) + (tongue.pool("thing", split) if rng.random() < 0.4 else ())
+    case = tongue.upper if rng.random() < 0.35 else tongue.first_upper
+    names: list[str] = []
+    for word in rng.sample(words, len(words)):
+        name = case(word)
+        if len(names) < count and len(word) <= 16 and all(name not in n and n not in name for n in names):
+            names.append(name)
+    return names
+
+
 def _shop(rng: Random, split: str) -> str:
     first = rng.choice(pool(rng.choice(("place", "person", "shop")), split))
     name = f"{first} {rng.choice(pool('shop', split))}".title()
@@ -179,10 +202,21 @@ _LABEL = {
     "table number": ("Table", "Table:", "TABLE"), "phone number": ("Tel.", "Phone:", "TEL"),
     "receipt number": ("Receipt no.", "Receipt #", "RECEIPT NO"), "cash": ("Cash", "CASH"),
     "change": ("Change", "CHANGE"), "card": ("Card", "CARD"),
+    "total": ("TOTAL", "Total", "TOTAL", "Total due", "AMOUNT DUE"),
 }  # fmt: skip
 
 
-def _rows(rng: Random, receipt: Receipt, layout: Layout, face: Face, big: Face, strong: Face, gap: float) -> list[Row]:
+def _label(rng: Random, tongue: Language, key: str) -> str:
+    """Return how a receipt names a field."""
+    if tongue.code == "en":
+        return rng.choice(_LABEL[key])
+    name = tongue.word(SHORT.get(key, key))
+    return rng.choice((tongue.first_upper(name), tongue.upper(name), f"{tongue.first_upper(name)}:"))
+
+
+def _rows(
+    rng: Random, receipt: Receipt, layout: Layout, face: Face, big: Face, strong: Face, gap: float, tongue: Language
+) -> list[Row]:
     """Return all rows in printing order."""
 
     def line(left: str = "", right: str = "", middle: str = "", in_face: Face = face) -> Row:
@@ -192,18 +226,19 @@ def _rows(rng: Random, receipt: Receipt, layout: Layout, face: Face, big: Face, 
         return line(middle=text, in_face=in_face) if layout.is_centred else line(text, in_face=in_face)
 
     def named(name: str) -> Row:
-        return line(rng.choice(_LABEL[name]), receipt.fields[name])
+        return line(_label(rng, tongue, name), receipt.fields[name])
 
     rule = Row(face=face, rule=layout.rule, gap=gap)
-    total = line(rng.choice(("TOTAL", "Total", "TOTAL", "Total due", "AMOUNT DUE")), receipt.total, in_face=strong)
-    when = [line("Date:", receipt.date), line("Time:", receipt.time)] if layout.labels_date else [
+    total = line(_label(rng, tongue, "total"), receipt.total, in_face=strong)
+    when = [line(f"{_plain(tongue, key)}:", value) for key, value in (("date", receipt.date), ("time", receipt.time))]
+    when = when if layout.labels_date else [
         line(receipt.date, receipt.time)]  # fmt: skip
     rows = [head(receipt.shop, big), head(receipt.address)]
     rows += [named(name) for name in ("phone number",) if name in receipt.fields]
     rows += when if layout.date_at == "top" else []
     rows += [named(name) for name in ("receipt number", "cashier", "table number") if name in receipt.fields]
     rows += [rule, total, rule] if layout.total_first else [rule]
-    rows += [line("Item", "Price")] if layout.has_columns else []
+    rows += [line(_plain(tongue, "item"), _plain(tongue, "price"))] if layout.has_columns else []
     for (name, amount), count in zip(receipt.items, receipt.counts, strict=True):
         mark = {"none": "", "left": f"{count} ", "times": f"{count}x "}[layout.quantity]
         rows.append(line(amount, name) if layout.price_first else line(mark + name, amount))
@@ -217,17 +252,23 @@ def _rows(rng: Random, receipt: Receipt, layout: Layout, face: Face, big: Face, 
     return rows
 
 
-def _fit(rng: Random, receipt: Receipt, layout: Layout, font: Font, margin: int) -> tuple[list[Row], int, int, float]:
+def _plain(tongue: Language, key: str) -> str:
+    return tongue.first_upper(tongue.word(key))
+
+
+def _fit(
+    rng: Random, receipt: Receipt, layout: Layout, font: Font, margin: int, tongue: Language, split: str
+) -> tuple[list[Row], int, int, float]:
     """Pick the largest size, up to a drawn one, at which all rows fit the paper."""
     size = size_for_x_height(font, rng.uniform(8.0, 10.5))
     pad, gap = rng.uniform(8, 16), rng.uniform(1.12, 1.4)
     most_w, most_h = MAX_WIDTH - 2 * margin, MAX_HEIGHT - 2 * margin
     scale, state = rng.choice((1.0, 1.25, 1.5)), rng.getstate()
-    bold = _bolder(font) if rng.random() < 0.4 else font
+    bold = bold_of(font, tongue.fonts(split)) if rng.random() < 0.4 else font
     while True:
         rng.setstate(state)  # the same labels at every size
         big, strong = face_of(bold, round(size * scale)), face_of(bold, round(size * layout.total_scale))
-        rows = _rows(rng, receipt, layout, face_of(font, size), big, strong, gap)
+        rows = _rows(rng, receipt, layout, face_of(font, size), big, strong, gap, tongue)
         width = max(row.width_px() for row in rows) + 2 * pad
         height = sum(row.height_px for row in rows) + 26
         if (width <= most_w and height <= most_h) or size <= 9:
@@ -241,18 +282,6 @@ def _fit(rng: Random, receipt: Receipt, layout: Layout, font: Font, margin: int)
     wide = max(width + rng.uniform(0, 40), MIN_WIDTH - 2 * margin)
     tall = max(height + rng.uniform(0, 20), MIN_HEIGHT - 2 * margin)
     return rows, round(min(wide, most_w)), round(min(tall, most_h)), pad
-
-
-def _upright(fonts: tuple[Font, ...]) -> list[Font]:
-    slanted = ("It.", "Italic", "Oblique", "Ita.")
-    return [font for font in fonts if not any(mark in font.file for mark in slanted)]
-
-
-def _bolder(font: Font) -> Font:
-    from handlens.data.generate.fonts import FONTS
-
-    bold = [f for f in FONTS if f.family == font.family and "Bold." in f.file]
-    return bold[0] if bold else font
 
 
 def _thermal(rng: Random) -> tuple[Colour, Colour]:

@@ -7,7 +7,21 @@ thrown before the question is made, so no wording and no thing gives the answer 
 from collections.abc import Callable
 from random import Random
 
+from handlens.data.generate.language import Language, language
 from handlens.data.generate.page import ask
+from handlens.data.generate.scene_places import (
+    SIDES,
+    is_only,
+    is_only_shape,
+    is_sure,
+    lone,
+    middle,
+    offset,
+    place,
+    relations,
+    third,
+)
+from handlens.data.generate.scene_speech import cover_turns, talk_in
 from handlens.data.records import Thing, Turn
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring")
@@ -52,12 +66,20 @@ _DESCRIBE = (
     "Describe the picture.", "What do you see?", "What is in the picture?",
     "List all shapes with their places.", "What does the picture show?", "Describe the scene.",
 )  # fmt: skip
-SIDES = ("left of", "right of", "above", "below")
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
-def talk(rng: Random, things: tuple[Thing, ...], width_px: int, height_px: int) -> tuple[Turn, ...]:
-    """Return two to four turns, each of another task."""
+__all__ = ["COLOURS", "SHAPES", "describe", "place", "relations", "talk"]
+
+
+def talk(
+    rng: Random, things: tuple[Thing, ...], width_px: int, height_px: int,
+    over: tuple[int, int] | None = None, tongue: Language | None = None,
+) -> tuple[Turn, ...]:  # fmt: skip
+    """Return two to four turns, each of another task; ``over`` is who covers whom."""
+    if tongue is not None and tongue.code != "en":
+        return talk_in(tongue, rng, things, width_px, height_px, over)
+    covered = cover_turns(language("en"), rng, things, over)
     ways: dict[Callable[[], Turn | None], float] = {
         lambda: color_turn(rng, things): 3, lambda: shape_turn(rng, things): 2,
         lambda: count_turn(rng, things): 3, lambda: exists_turn(rng, things): 3,
@@ -72,24 +94,24 @@ def talk(rng: Random, things: tuple[Thing, ...], width_px: int, height_px: int) 
             turns.setdefault(turn.task, turn)
         if len(turns) == wanted:
             break
-    return tuple(turns.values())
+    return (*turns.values(), *covered)
 
 
 def color_turn(rng: Random, things: tuple[Thing, ...]) -> Turn | None:
     """Ask the colour of a shape that stands alone in its kind."""
-    lone = _lone(things, "shape")
-    if not lone:
+    alone = lone(things, "shape")
+    if not alone:
         return None
-    thing = rng.choice(lone)
+    thing = rng.choice(alone)
     return ask(rng, "scenes.colour", _COLOR, thing.colour, shape=thing.shape)
 
 
 def shape_turn(rng: Random, things: tuple[Thing, ...]) -> Turn | None:
     """Ask the shape of the only thing of its colour."""
-    lone = _lone(things, "colour")
-    if not lone:
+    alone = lone(things, "colour")
+    if not alone:
         return None
-    thing = rng.choice(lone)
+    thing = rng.choice(alone)
     return ask(rng, "scenes.shape", _SHAPE, thing.shape, colour=thing.colour)
 
 
@@ -130,32 +152,32 @@ def exists_turn(rng: Random, things: tuple[Thing, ...]) -> Turn:
 
 def where_turn(rng: Random, things: tuple[Thing, ...], width_px: int, height_px: int) -> Turn | None:
     """Ask the place of a thing that is well inside one ninth of the picture."""
-    sure = [t for t in things if _is_sure(t, width_px, height_px) and _only(t, things)]
+    sure = [t for t in things if is_sure(t, width_px, height_px) and is_only(t, things)]
     if not sure:
         return None
     thing = rng.choice(sure)
-    name = thing.shape if _only_shape(thing, things) and rng.random() < 0.6 else _name(thing)
+    name = thing.shape if is_only_shape(thing, things) and rng.random() < 0.6 else _name(thing)
     return ask(rng, "scenes.where", _WHERE, place(thing, width_px, height_px), what=name)
 
 
 def beside_turn(rng: Random, things: tuple[Thing, ...], width_px: int, height_px: int) -> Turn | None:
     """Ask what is on one side of a thing, or whether one thing is on that side of another."""
-    known = [t for t in things if _only(t, things)]
+    known = [t for t in things if is_only(t, things)]
     if len(known) < 2:
         return None
     side = rng.choice(SIDES)
     if rng.random() < 0.5:
         one, two = rng.sample(known, 2)
-        if _offset(one, two, side, width_px, height_px) < 0:
+        if offset(one, two, side, width_px, height_px) < 0:
             one, two = two, one
-        if _offset(one, two, side, width_px, height_px) < 0.12:
+        if offset(one, two, side, width_px, height_px) < 0.12:
             return None
         is_so = rng.random() < 0.5
         said = side if is_so else _OPPOSITE[side]
         answer = "yes" if is_so else "no"
         return ask(rng, "scenes.where", _IS_BESIDE, answer, one=_name(one), side=said, two=_name(two))
     anchor = rng.choice(known)
-    gaps = [(_offset(t, anchor, side, width_px, height_px), t) for t in things if t is not anchor]
+    gaps = [(offset(t, anchor, side, width_px, height_px), t) for t in things if t is not anchor]
     there = [t for gap, t in gaps if gap > 0.12]
     unsure = [t for gap, t in gaps if -0.05 < gap <= 0.12]
     if len(there) != 1 or unsure:
@@ -171,17 +193,10 @@ def describe_turn(rng: Random, things: tuple[Thing, ...], width_px: int, height_
 
 def describe(things: tuple[Thing, ...], width_px: int, height_px: int) -> str:
     """Return all things in reading order, each with size, colour, shape and place."""
-    ordered = sorted(things, key=lambda t: (_third(t, 1, height_px), _middle(t)[0]))
+    ordered = sorted(things, key=lambda t: (third(t, 1, height_px), middle(t)[0]))
     parts = [f"a {t.size} {t.colour} {t.shape} at the {place(t, width_px, height_px)}" for t in ordered]
     text = ", ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
-
-
-def place(thing: Thing, width_px: int, height_px: int) -> str:
-    """Return the ninth of the picture in which the middle of the thing lies."""
-    row = ("top", "", "bottom")[_third(thing, 1, height_px)]
-    column = ("left", "", "right")[_third(thing, 0, width_px)]
-    return f"{row} {column}".strip() or "center"
 
 
 def plural(shape: str) -> str:
@@ -191,43 +206,6 @@ def plural(shape: str) -> str:
     'crosses'
     """
     return f"{shape}es" if shape.endswith("ss") else f"{shape}s"
-
-
-def _middle(thing: Thing) -> tuple[float, float]:
-    x0, y0, x1, y1 = thing.box
-    return (x0 + x1) / 2, (y0 + y1) / 2
-
-
-def _third(thing: Thing, axis: int, side_px: int) -> int:
-    return min(2, max(0, int(_middle(thing)[axis] * 3 / side_px)))
-
-
-def _is_sure(thing: Thing, width_px: int, height_px: int) -> bool:
-    x, y = _middle(thing)
-    shares = (x / width_px, y / height_px)
-    return all(abs(share - border) > 0.045 for share in shares for border in (1 / 3, 2 / 3))
-
-
-def _offset(one: Thing, two: Thing, side: str, width_px: int, height_px: int) -> float:
-    """Return how far ``one`` lies on that side of ``two``, as a share of the picture."""
-    (x1, y1), (x2, y2) = _middle(one), _middle(two)
-    return {
-        "left of": (x2 - x1) / width_px, "right of": (x1 - x2) / width_px,
-        "above": (y2 - y1) / height_px, "below": (y1 - y2) / height_px,
-    }[side]  # fmt: skip
-
-
-def _lone(things: tuple[Thing, ...], field: str) -> list[Thing]:
-    values = [getattr(thing, field) for thing in things]
-    return [t for t, value in zip(things, values, strict=True) if values.count(value) == 1]
-
-
-def _only(thing: Thing, things: tuple[Thing, ...]) -> bool:
-    return sum((t.colour, t.shape) == (thing.colour, thing.shape) for t in things) == 1
-
-
-def _only_shape(thing: Thing, things: tuple[Thing, ...]) -> bool:
-    return sum(t.shape == thing.shape for t in things) == 1
 
 
 def _name(thing: Thing) -> str:

@@ -9,9 +9,10 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
+from handlens.data.generate.language import Language, language
 from handlens.data.generate.page import Colour, Page
 from handlens.data.generate.photo import choose_warp, is_clean, move_boxes, paper_tile, spoil
-from handlens.data.generate.scene_talk import SHAPES, talk
+from handlens.data.generate.scene_talk import SHAPES, relations, talk
 from handlens.data.records import Box, Thing
 
 _RGB: dict[str, Colour] = {
@@ -30,13 +31,15 @@ _FINE = 2
 """Shapes are drawn this many times larger and averaged down, which smooths their edges."""
 
 
-def draw_scene(rng: Random, split: str, level: float) -> Page:
-    """Return one to six shapes on a plain, shaded or grainy background."""
+def draw_scene(rng: Random, split: str, level: float, tongue: Language | None = None) -> Page:
+    """Return one to six shapes on a plain, shaded or grainy background; in some, one covers another."""
+    tongue = tongue or language("en")
     width, height = (224, 224) if rng.random() < 0.5 else (rng.randint(176, 320), rng.randint(176, 300))
     clean = is_clean(rng, level)
     ground = rng.choice(_BACKGROUNDS)
     colours = [name for name, rgb in _RGB.items() if _distance(rgb, ground) > 105]
     plan = _plan(rng, width, height, colours, level)
+    over = _cover(rng, plan, width, height, colours) if rng.random() < 0.15 * level else None
     warp = choose_warp(rng, width, height, (4.0, 4.0, width - 4.0, height - 4.0), 0.0 if clean else level)
     canvas = _background(rng, ground, width, height, level)
     draw = ImageDraw.Draw(canvas)
@@ -59,7 +62,11 @@ def draw_scene(rng: Random, split: str, level: float) -> Page:
         picture = spoil(rng, np.asarray(picture), level * 0.9, keep_colours=True)
     return Page(
         kind="scenes", picture=picture, things=tuple(things),
-        turns=talk(rng, tuple(things), width, height), facts={"clean": clean},
+        turns=talk(rng, tuple(things), width, height, over, tongue),
+        facts={
+            "clean": clean, "over": [list(over)] if over else [],
+            "relations": relations(tuple(things), width, height),
+        },
     )  # fmt: skip
 
 
@@ -88,6 +95,28 @@ def _plan(
                 plan.append((shape, colour, size, x, y, radius))
                 break
     return plan
+
+
+def _cover(
+    rng: Random, plan: list[tuple[str, str, str, float, float, float]], width: int, height: int, colours: list[str]
+) -> tuple[int, int] | None:
+    """Add a thing that hides a part of another; returns the number of the upper and of the lower one."""
+    under = rng.randrange(len(plan))
+    _, below, _, x, y, radius = plan[under]
+    for _ in range(30):
+        shape, colour = rng.choice(SHAPES), rng.choice([name for name in colours if name != below])
+        size = rng.choice(SIZES)
+        own = min(width, height) * rng.uniform(*((0.065, 0.095) if size == "small" else (0.135, 0.185)))
+        if shape == "ring" or any((shape, colour) == (p[0], p[1]) for p in plan):
+            continue
+        angle, reach = rng.uniform(0, 2 * math.pi), (radius + own) * rng.uniform(0.5, 0.66)
+        at_x, at_y = x + math.cos(angle) * reach, y + math.sin(angle) * reach
+        is_inside = own + 5 < at_x < width - own - 5 and own + 5 < at_y < height - own - 5
+        others = [p for i, p in enumerate(plan) if i != under]
+        if is_inside and all(math.hypot(at_x - p[3], at_y - p[4]) > 1.05 * (own + p[5]) for p in others):
+            plan.append((shape, colour, size, at_x, at_y, own))
+            return len(plan) - 1, under
+    return None
 
 
 def _outlines(shape: str, x: float, y: float, r: float, turn_degrees: float) -> list[np.ndarray]:

@@ -61,9 +61,12 @@ class Row:
 
 
 def set_rows(
-    rows: Sequence[Row], width_px: int, height_px: int, pad_x: float, top: float
+    rows: Sequence[Row], width_px: int, height_px: int, pad_x: float, top: float, *, is_rtl: bool = False
 ) -> tuple[Mask, tuple[Line, ...]]:
-    """Set rows from the top down on a blank mask; lines come back in reading order."""
+    """Set rows from the top down on a blank mask; lines come back in reading order.
+
+    Where reading starts at the right, left and right of a row change places.
+    """
     mask = np.zeros((height_px, width_px), np.uint8)
     lines: list[Line] = []
     at = top
@@ -75,7 +78,7 @@ def set_rows(
             for text, share in ((row.left, 0.0), (row.middle, 0.5), (row.right, 1.0)):
                 if text:
                     room = width_px - 2 * pad_x - text_width(row.face, text)
-                    lines.append(put_text(mask, row.face, text, pad_x + room * share, base))
+                    lines.append(put_text(mask, row.face, text, pad_x + room * (1 - share if is_rtl else share), base))
         at += row.height_px
     return mask, tuple(lines)
 

@@ -4,12 +4,15 @@ Boundary: draws one page and asks about it; ink and camera have their own files.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from random import Random
 
 import numpy as np
 
-from handlens.data.generate.fonts import Font, fonts_of
+from handlens.data.generate.fonts import Font
 from handlens.data.generate.ink import Face, face_of, put_text, size_for_x_height, text_width
+from handlens.data.generate.language import Language, language
+from handlens.data.generate.markup import to_html, to_markdown
 from handlens.data.generate.page import Page, ask
 from handlens.data.generate.receipt_talk import NOT_PRESENT
 from handlens.data.generate.sheet import shoot
@@ -18,6 +21,7 @@ from handlens.data.records import Line, Turn
 
 MAX_WIDTH, MAX_HEIGHT = 460, 300
 STYLES = ("ruled", "zebra", "plain", "header")
+HELDOUT_STYLES = ("columns",)
 
 Table = tuple[tuple[str, ...], ...]
 
@@ -56,17 +60,22 @@ _VALUES: dict[str, Callable[[Random], str]] = {
 }  # fmt: skip
 
 
-def draw_table(rng: Random, split: str, level: float) -> Page:
+def draw_table(rng: Random, split: str, level: float, tongue: Language | None = None) -> Page:
     """Return a table of 2 to 4 columns and 2 to 5 rows below its header."""
-    table = write_table(rng, split)
-    font = rng.choice(fonts_of(split))
-    style = rng.choice(STYLES)
-    mask, lines = set_table(rng, table, font, style)
+    tongue = tongue or language("en")
+    table = write_table(rng, split) if tongue.code == "en" else _write_in(tongue, rng, split)
+    font = rng.choice(tongue.fonts(split))
+    style = rng.choice(HELDOUT_STYLES if split == "heldout" else STYLES)
+    mask, lines = set_table(rng, table, font, style, is_rtl=tongue.is_rtl)
     margin = rng.randint(6, 14) if rng.random() < 0.3 * level else 0
     picture, lines, clean = shoot(rng, mask, lines, level, margin_px=margin)
     return Page(
-        kind="tables", picture=picture, lines=lines, table=table, turns=_talk(rng, table, split),
-        facts={"style": style, "font": font.file, "clean": clean},
+        kind="tables", picture=picture, lines=lines, table=table,
+        turns=_talk(rng, table, split) if tongue.code == "en" else _talk_in(tongue, rng, table, split),
+        facts={
+            "style": style, "layout": style, "font": font.file, "clean": clean,
+            "markdown": to_markdown(table), "html": to_html(table),
+        },
     )  # fmt: skip
 
 
@@ -82,19 +91,9 @@ def write_table(rng: Random, split: str) -> Table:
     return (header, *rows)
 
 
-def to_markdown(table: Table) -> str:
-    """Return a GitHub table with single spaces.
-
-    >>> print(to_markdown((("a", "b"), ("1", "2"))))
-    | a | b |
-    | --- | --- |
-    | 1 | 2 |
-    """
-    header, *rows = ("| " + " | ".join(row) + " |" for row in table)
-    return "\n".join((header, "| " + " | ".join("---" for _ in table[0]) + " |", *rows))
-
-
-def set_table(rng: Random, table: Table, font: Font, style: str) -> tuple[np.ndarray, tuple[Line, ...]]:
+def set_table(
+    rng: Random, table: Table, font: Font, style: str, *, is_rtl: bool = False
+) -> tuple[np.ndarray, tuple[Line, ...]]:
     """Set the cells row by row; lines come back in reading order, one per cell."""
     size = size_for_x_height(font, rng.uniform(8, 12.5))
     pad_x, stretch, edge = rng.uniform(6, 14), rng.uniform(1.25, 1.8), rng.randint(5, 18)
@@ -109,12 +108,16 @@ def set_table(rng: Random, table: Table, font: Font, style: str) -> tuple[np.nda
     xs = np.rint(edge + np.cumsum([0.0, *widths])).astype(int).tolist()
     ys = np.rint(edge + row_h * np.arange(len(table) + 1)).astype(int).tolist()
     mask = np.zeros((max(56, ys[-1] + edge), xs[-1] + edge), np.uint8)
-    _grid(mask, xs, ys, style)
-    to_right = [rng.random() < 0.5 and i > 0 for i in range(len(widths))]
+    _grid(mask, xs if not is_rtl else [xs[0] + xs[-1] - x for x in reversed(xs)], ys, style)
+    to_right = [(rng.random() < 0.5 and i > 0) != is_rtl for i in range(len(widths))]
+    places = list(pairwise(xs))
+    if is_rtl:
+        end = xs[0] + xs[-1]
+        places = [(end - x1, end - x0) for x0, x1 in places]
     lines = []
     for row, y in zip(table, ys, strict=False):
         base = y + (row_h - face.height) / 2 + face.ascent
-        lines += [_cell(mask, face, text, xs[i], xs[i + 1], pad_x, base, to_right[i])
+        lines += [_cell(mask, face, text, *places[i], pad_x, base, to_right[i])
                   for i, text in enumerate(row)]  # fmt: skip
     return mask, tuple(lines)
 
@@ -135,6 +138,10 @@ def _grid(mask: np.ndarray, xs: Sequence[int], ys: Sequence[int], style: str) ->
         mask[y0 : ys[1], x0:x1] = 60
         for i in range(2, len(ys) - 1, 2):
             mask[ys[i] : ys[i + 1], x0:x1] = 28
+    elif style == "columns":
+        for x in xs:
+            mask[y0:y1, max(0, x - 1) : x + 1] = 220
+        mask[y0 - 1 : y0 + 1, x0:x1] = mask[y1 - 1 : y1 + 1, x0:x1] = 220
     elif style == "header":
         mask[ys[1] - 2 : ys[1], x0:x1] = 220
 
@@ -144,6 +151,8 @@ def _talk(rng: Random, table: Table, split: str) -> tuple[Turn, ...]:
     turns = [_cell_turn(rng, table)]
     if rng.random() < 0.5:
         turns.append(ask(rng, "tables.markdown", _MARKDOWN, to_markdown(table)))
+    elif rng.random() < 0.15:
+        turns.append(language("en").ask(rng, "tables.html", "html", to_html(table)))
     if rng.random() < 0.45:
         is_rows = rng.random() < 0.5
         count = len(table) - 1 if is_rows else len(table[0])
@@ -169,3 +178,36 @@ def _missing_turn(rng: Random, table: Table, split: str) -> Turn:
     row = rng.choice([word for word in words if word not in there])
     column = rng.choice(table[0][1:]).lower()
     return ask(rng, "tables.missing", _CELL, NOT_PRESENT, column=column, row=row)
+
+
+def _write_in(tongue: Language, rng: Random, split: str) -> Table:
+    """Invent a table in a language; the first column names its rows and repeats no name."""
+    values: dict[str, Callable[[], str]] = {
+        "price": lambda: tongue.money(rng), "quantity": lambda: str(rng.randint(1, 99)), "number": lambda: code(rng),
+        "date": lambda: tongue.date(rng), "weight": lambda: f"{tongue.decimal(rng.randint(1, 99) / 10, 1)} kg",
+        "colour": lambda: rng.choice(tuple(tongue.colours.values())),
+        "room": lambda: f"{rng.choice('ABC')}{rng.randint(1, 99)}",
+        "time": lambda: tongue.time(rng), "value": lambda: str(rng.randint(0, 999)),
+    }  # fmt: skip
+    first, names = rng.choice((("item", "food"), ("item", "thing"), ("city", "city"), ("name", "first")))
+    keys = rng.sample(tuple(values), rng.randint(1, 3))
+    pool = [word for word in tongue.pool(names, split) if len(word) <= 12]
+    rows = rng.sample(pool, min(len(pool), rng.randint(2, 5)))
+    case = tongue.upper if rng.random() < 0.2 else tongue.first_upper
+    header = tuple(case(tongue.word(key)) for key in (first, *keys))
+    return (header, *((tongue.first_upper(name), *(values[key]() for key in keys)) for name in rows))
+
+
+def _talk_in(tongue: Language, rng: Random, table: Table, split: str) -> tuple[Turn, ...]:
+    row, column = rng.randrange(1, len(table)), rng.randrange(1, len(table[0]))
+    there = {cells[0] for cells in table}
+    absent = [tongue.first_upper(word) for word in tongue.pool("all", split) if tongue.first_upper(word) not in there]
+    turns = [
+        tongue.ask(rng, "tables.cell", "cell", table[row][column], row=table[row][0], column=table[0][column]),
+        tongue.ask(rng, "tables.markdown", "markdown", to_markdown(table)),
+        tongue.ask(rng, "tables.html", "html", to_html(table)),
+        tongue.ask(rng, "tables.size", "rows", str(len(table) - 1)),
+        tongue.ask(rng, "tables.size", "columns", str(len(table[0]))),
+        tongue.ask(rng, "tables.missing", "cell", tongue.not_present, row=rng.choice(absent), column=table[0][column]),
+    ]
+    return tuple(rng.sample(turns, rng.randint(2, 4)))
