@@ -25,11 +25,11 @@ from handlens.model.checkpoint import load_weights
 from handlens.model.vlm import HandlensModel, build_model
 from handlens.recipes import nano
 from handlens.train.feed import batches
-from handlens.train.loop import freeze, reading_loss, token_loss
+from handlens.train.learner import freeze, reading_loss, token_loss
 from handlens.train.optim import build_optimisers
 from handlens.train.phases import Phase
+from handlens.train.prepare import warm_start
 from handlens.train.reading import ReadingHead
-from handlens.train.run import warm_start
 
 CLEAN = 10**9
 """A ramp so long that every picture stays clean: what is compared is the shape, not the patience."""

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import copyfile
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ from handlens.config import HandlensConfig, LanguageConfig, ResamplerConfig, Sli
 from handlens.core.tokenizer import Tokenizer
 from handlens.data.generate import generate
 from handlens.model.vlm import HandlensModel, build_model
-from handlens.train.phases import Phase
+from handlens.train import choose, prepare
+from handlens.train.phases import Phase, Recipe
 from handlens.train.vocabulary import save_vocabulary, train_vocabulary
 
 QUICK = {"scenes": 0.6, "labels": 0.4}
@@ -82,3 +85,23 @@ def vision(sft: Phase) -> Phase:
 @pytest.fixture(scope="session")
 def language(sft: Phase) -> Phase:
     return replace(sft, name="language", trains=("language",), objective="text", slicing=False)
+
+
+@pytest.fixture
+def tiny(monkeypatch, config, vision, sft) -> Recipe:
+    """A recipe of three short phases, known by the name ``tiny``."""
+    warmup = replace(sft, name="warmup", trains=("resampler",), slicing=False, steps=2)
+    recipe = Recipe(name="tiny", phases=(vision, warmup, replace(sft, steps=2)))
+    module = SimpleNamespace(recipe=lambda: recipe, model=lambda vocab_size: config)
+    monkeypatch.setitem(choose.RECIPES, "tiny", module)
+    monkeypatch.setattr(prepare, "WARM_START_BATCHES", 3)
+    return recipe
+
+
+@pytest.fixture
+def out(tmp_path, vocabulary) -> Path:
+    """A run folder whose vocabulary is there already."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    copyfile(vocabulary, folder / "tokenizer.json")
+    return folder

@@ -57,7 +57,7 @@ def test_the_conversation_is_the_one_that_the_device_builds(sample, sft, config,
     turns = chosen(sft)
     chat = ask(turns[0].question)
     for number, turn in enumerate(turns):
-        prompt = build_prompt(chat, [sample.plan], family_named("nano"), tokenizer, 16)
+        prompt = build_prompt(chat, list(sample.plans), family_named("nano"), tokenizer, 16)
         begin = int((sample.tasks == number).argmax())
         assert np.array_equal(sample.ids[:begin], prompt.ids)
         assert np.array_equal(sample.is_visual[:begin], prompt.is_visual)
@@ -65,15 +65,15 @@ def test_the_conversation_is_the_one_that_the_device_builds(sample, sft, config,
 
 
 def test_visual_places_are_slices_times_queries(sample, tokenizer):
-    assert sample.plan.num_slices > 1
-    assert sample.is_visual.sum() == 16 * sample.plan.num_slices
+    assert sample.plans[0].num_slices > 1
+    assert sample.is_visual.sum() == 16 * sample.plans[0].num_slices
     assert set(sample.ids[sample.is_visual].tolist()) == {tokenizer.id_of("<unk>")}
-    assert [len(patches) for patches in sample.patches] == [rows * columns for rows, columns in sample.plan.patches]
+    assert [len(patches) for patches in sample.patches] == [rows * columns for rows, columns in sample.plans[0].patches]
 
 
 def test_without_slicing_a_picture_is_one_slice(sft, config, tokenizer):
     sample = build_sample(SCENE, replace(sft, slicing=False), config, tokenizer, 112, random.Random(5))
-    assert sample.plan.num_slices == 1
+    assert sample.plans[0].num_slices == 1
     assert sample.is_visual.sum() == 16
 
 
@@ -110,7 +110,7 @@ def test_bytes_become_the_numbers_of_the_device():
 
 def test_pixels_of_a_batch_are_those_of_the_device(sample, config):
     batch = collate([sample], config, 1)
-    views = cut(SCENE.picture, sample.plan)
+    views = cut(SCENE.picture, sample.plans[0])
     assert len(views) == len(batch.slices.patches)
     for number, view in enumerate(views):
         expected = torch.from_numpy(to_patches(normalise(view)))
@@ -178,7 +178,7 @@ def test_a_batch_keeps_its_limits(sft, config, tokenizer):
 def test_the_user_turn_begins_with_the_picture(sample, sft, tokenizer):
     question = chosen(sft)[0].question
     chat = (Turn("user", (Shown(0), question)),)
-    prompt = build_prompt(chat, [sample.plan], family_named("nano"), tokenizer, 16)
+    prompt = build_prompt(chat, list(sample.plans), family_named("nano"), tokenizer, 16)
     text = tokenizer.fast.decode(prompt.ids.tolist(), skip_special_tokens=False)
     assert text.startswith("<|im_start|>user\n<image_id>0</image_id><image><unk>")
     assert text.endswith(f"{question}<|im_end|>\n<|im_start|>assistant\n")

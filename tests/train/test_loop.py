@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from handlens.errors import TrainingError
 from handlens.recipes import nano
 from handlens.train.feed import batches
-from handlens.train.loop import PARTS, Learner, summarise, token_loss, train_phase
+from handlens.train.learner import PARTS, Learner, token_loss
+from handlens.train.loop import summarise, train_phase
 
 PHASES = {phase.name: phase for phase in nano.recipe().phases}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from handlens.train.loop import freeze
+from handlens.train.learner import freeze
 from handlens.train.optim import Muon, build_optimisers, orthogonalise
 
 

@@ -33,14 +33,14 @@ def values(made: dict[str, nn.Module]) -> set[float]:
 def folder(tmp_path) -> Path:
     """Three checkpoints, of which the newest two are kept."""
     for step in (1, 2, 3):
-        save_state(tmp_path / "state", Progress(step=step, next_index=10 * step), modules(step))
+        save_state(tmp_path / "state", Progress(step=step, next_indexes=(10 * step,)), modules(step))
     return tmp_path / "state"
 
 
 def test_the_newest_is_loaded_and_two_are_kept(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000003"]
     made = modules()
-    assert load_state(folder, made) == Progress(step=3, next_index=30)
+    assert load_state(folder, made) == Progress(step=3, next_indexes=(30,))
     assert values(made) == {3.0}
 
 
@@ -61,14 +61,14 @@ DAMAGES = {
 def test_a_damaged_checkpoint_is_passed_over(folder, damage):
     DAMAGES[damage](folder / "step-00000003" / "state.pt")
     made = modules()
-    assert load_state(folder, made) == Progress(step=2, next_index=20)
+    assert load_state(folder, made) == Progress(step=2, next_indexes=(20,))
     assert values(made) == {2.0}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"stride": 3}'])
 def test_damaged_progress_is_passed_over(folder, text):
     (folder / "step-00000003" / "progress.json").write_text(text)
-    assert load_state(folder, modules()) == Progress(step=2, next_index=20)
+    assert load_state(folder, modules()) == Progress(step=2, next_indexes=(20,))
 
 
 def test_nothing_whole_is_nothing(folder, tmp_path):
@@ -90,9 +90,9 @@ def test_what_a_kill_left_behind_is_never_loaded_and_goes_away(folder):
 
 
 def test_a_step_is_written_over(folder):
-    save_state(folder, Progress(step=3, next_index=31), modules(3.5))
+    save_state(folder, Progress(step=3, next_indexes=(31,)), modules(3.5))
     made = modules()
-    assert load_state(folder, made) == Progress(step=3, next_index=31)
+    assert load_state(folder, made) == Progress(step=3, next_indexes=(31,))
     assert values(made) == {3.5}
 
 

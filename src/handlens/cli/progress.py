@@ -16,7 +16,7 @@ Advance = Callable[..., None]
 def progress_bar(title: str, unit: str) -> Iterator[Advance]:
     """Give a function that moves the bar; it does nothing where stderr is not a terminal."""
     if not sys.stderr.isatty():
-        yield lambda done, of, note="": None
+        yield lambda done, of, note="", name=title: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

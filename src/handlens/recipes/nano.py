@@ -31,6 +31,7 @@ def recipe() -> Recipe:
     """Return the whole curriculum."""
     return Recipe(
         name="nano",
+        about="The model that ships, from nothing, on two cores in hours.",
         vocab_size=512,
         phases=(
             Phase(

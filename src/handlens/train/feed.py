@@ -6,7 +6,7 @@ Pictures and prompts go through ``core``, the same code that the device runs.
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from handlens.core.patches import key_positions, position_ids, to_patches
 from handlens.core.prompt import build_prompt
 from handlens.core.slicing import SlicePlan, cut, plan_slices
 from handlens.core.tokenizer import Tokenizer
-from handlens.data.generate import generate
 from handlens.data.generate.scene_talk import describe
 from handlens.data.records import Line, Record
 from handlens.data.records import Turn as RecordTurn
@@ -28,6 +27,7 @@ from handlens.model.vlm import SliceBatch
 from handlens.train.cells import cell_labels
 from handlens.train.phases import Phase
 from handlens.train.reading import patch_labels
+from handlens.train.source import Draw, draw_generated
 
 CAPTION_TASKS = (".read", ".line", ".describe", ".markdown")
 IGNORED = -100
@@ -38,7 +38,8 @@ class Sample:
     """One picture with its conversation, ready to be batched."""
 
     patches: list[UInt8[np.ndarray, "_ pixels"]]
-    plan: SlicePlan
+    plans: tuple[SlicePlan, ...]
+    """How each picture is divided."""
     labels: list[Int64[np.ndarray, "_ labels"]] | None
     """What is in each patch (``reading``) or in each cell (``cells``, ``layout``)."""
     ids: Int64[np.ndarray, "tokens"]
@@ -48,6 +49,11 @@ class Sample:
     tasks: Int64[np.ndarray, "tokens"]
     """Number of the turn that a target belongs to, -1 elsewhere."""
     task_names: tuple[str, ...]
+
+    @property
+    def num_slices(self) -> int:
+        """Slices of all pictures, overviews counted."""
+        return sum(plan.num_slices for plan in self.plans)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +76,30 @@ class Batch:
     @property
     def positions(self) -> torch.Tensor:
         """Position of each token in its own conversation."""
-        return torch.cat([torch.arange(length) for length in self.lengths])
+        return torch.cat([torch.arange(length, device=self.ids.device) for length in self.lengths])
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that are to be predicted."""
+        return int((self.targets[1:] != IGNORED).sum())
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch with its tensors on a device."""
+        if self.ids.device == device:
+            return self
+        slices = self.slices
+        moved = {
+            name: None if value is None else value.to(device, non_blocking=True)
+            for name, value in vars(slices).items()
+        } if slices else None  # fmt: skip
+        return replace(
+            self,
+            slices=SliceBatch(**moved) if moved else None,
+            **{
+                name: None if (value := getattr(self, name)) is None else value.to(device, non_blocking=True)
+                for name in ("labels", "ids", "is_visual", "targets", "tasks")
+            },
+        )
 
 
 def picture_text(record: Record) -> str:
@@ -155,7 +184,7 @@ def build_sample(
     if phase.objective in ("reading", "cells") or tokenizer is None:
         empty = np.zeros(1, dtype=np.int64)
         return Sample(
-            patches=patches, plan=plan, labels=labels, ids=empty, is_visual=empty.astype(bool),
+            patches=patches, plans=(plan,), labels=labels, ids=empty, is_visual=empty.astype(bool),
             targets=empty + IGNORED, tasks=empty - 1, task_names=(),
         )  # fmt: skip
     turns = choose_turns(record, phase, rng, max_turns)
@@ -171,7 +200,7 @@ def build_sample(
         ids, targets, owners = build_targets(prompt.ids, turns, family, tokenizer)
         is_visual = np.concatenate([prompt.is_visual, np.zeros(len(ids) - len(prompt.ids), dtype=bool)])
     return Sample(
-        patches=patches, plan=plan, labels=labels, ids=ids, is_visual=is_visual, targets=targets, tasks=owners,
+        patches=patches, plans=(plan,), labels=labels, ids=ids, is_visual=is_visual, targets=targets, tasks=owners,
         task_names=tuple(turn.task for turn in turns),
     )  # fmt: skip
 
@@ -192,7 +221,7 @@ def collate(samples: list[Sample], config: HandlensConfig, next_index: int) -> B
         owners.append(np.where(sample.tasks >= 0, sample.tasks + len(names), -1))
         names += sample.task_names
     return Batch(
-        slices=pad_slices(samples, config) if samples[0].patches else None,
+        slices=pad_slices(samples, config) if any(sample.patches for sample in samples) else None,
         labels=None if samples[0].labels is None else pad_labels(samples),
         ids=torch.from_numpy(np.concatenate([sample.ids for sample in samples])),
         is_visual=torch.from_numpy(np.concatenate([sample.is_visual for sample in samples])),
@@ -206,7 +235,12 @@ def collate(samples: list[Sample], config: HandlensConfig, next_index: int) -> B
 
 def pad_slices(samples: list[Sample], config: HandlensConfig) -> SliceBatch:
     """Return the slices of all samples, padded to the longest."""
-    flat = [pair for sample in samples for pair in zip(sample.patches, sample.plan.patches, strict=True)]
+    flat = [
+        pair
+        for sample in samples
+        if sample.patches
+        for pair in zip(sample.patches, (shape for plan in sample.plans for shape in plan.patches), strict=True)
+    ]
     longest = max(len(patches) for patches, _ in flat)
     pixels = np.full((len(flat), longest, flat[0][0].shape[1]), 128, dtype=np.uint8)
     places = np.zeros((len(flat), longest), dtype=np.int64)
@@ -236,11 +270,6 @@ def pad_labels(samples: list[Sample]) -> torch.Tensor:
     return torch.from_numpy(table)
 
 
-def pick_kind(mixture: dict[str, float], rng: random.Random) -> str:
-    """Draw a kind of record by its share."""
-    return rng.choices(list(mixture), weights=list(mixture.values()))[0]
-
-
 def batches(
     phase: Phase,
     config: HandlensConfig,
@@ -249,8 +278,12 @@ def batches(
     seed: int,
     start: int = 0,
     split: str = "train",
+    draw: Draw = draw_generated,
 ) -> Iterator[Batch]:
-    """Yield batches without end, beginning at record ``start``; sizes are limited by slices and by pictures."""
+    """Yield batches without end, beginning at record ``start``; sizes are limited by slices and by pictures.
+
+    A stream has every ``phase.streams``-th record: number ``v`` begins at record ``v``.
+    """
     index = start
     while True:
         rng = random.Random(f"{seed}/{phase.name}/{index}/batch")
@@ -261,12 +294,12 @@ def batches(
         used = 0
         while len(samples) < phase.pictures_per_step:
             own = random.Random(f"{seed}/{phase.name}/{index}")
-            level = own.random() * min(1.0, index / max(phase.ramp_pictures, 1))
-            record = generate(pick_kind(phase.mixture, own), own.getrandbits(31), index, split=split, level=level)
-            sample = build_sample(record, phase, config, tokenizer, side_px, own)
-            if samples and used + sample.plan.num_slices > budget:
+            record = draw(phase, own, index, split)
+            is_built = isinstance(record, Sample)
+            sample = record if is_built else build_sample(record, phase, config, tokenizer, side_px, own)
+            if samples and used + sample.num_slices > budget:
                 break
             samples.append(sample)
-            used += sample.plan.num_slices
-            index += 1
+            used += sample.num_slices
+            index += phase.streams
         yield collate(samples, config, index)

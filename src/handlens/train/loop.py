@@ -4,98 +4,45 @@ Boundary: a phase of ``phases.py`` and batches of ``feed.py`` in, a trained mode
 """
 
 import json
-import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from handlens.config import HandlensConfig
 from handlens.core.tokenizer import Tokenizer
-from handlens.errors import TrainingError
+from handlens.errors import HandlensError, TrainingError
 from handlens.model import packing
 from handlens.model.vlm import HandlensModel
-from handlens.train.cells import EYES, CellHead, CellTables
-from handlens.train.feed import IGNORED, Batch, batches
-from handlens.train.optim import build_optimisers
+from handlens.train.cells import EYES, CellTables
+from handlens.train.distributed import ALONE, World
+from handlens.train.energy import Meter, Reading
+from handlens.train.feed import Batch, batches
+from handlens.train.flops import count_step, load_of, step_flops
+from handlens.train.learner import Learner
 from handlens.train.phases import Phase
-from handlens.train.reading import ReadingHead
-from handlens.train.state import Progress, load_state, save_state
-from handlens.train.warmstart import place_codes
+from handlens.train.source import Draw, draw_generated
+from handlens.train.state import Progress, find_state, load_state, save_state
 
 Report = Callable[[dict[str, Any]], None]
-PARTS = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
+LOG = "log.jsonl"
+BEST = "best.pt"
 
 
-def freeze(model: HandlensModel, phase: Phase) -> list[tuple[str, nn.Parameter]]:
-    """Let only the parts of the phase learn; return their parameters."""
-    learning = []
-    for part, attribute in PARTS.items():
-        for name, weight in getattr(model, attribute).named_parameters():
-            weight.requires_grad_(part in phase.trains and name != "pos_embed")
-            if weight.requires_grad:
-                learning.append((f"{attribute}.{name}", weight))
-    return learning
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Records that are looked at and never learned from, to stop when they get worse."""
 
-
-def has_bfloat16_units(capabilities: Mapping[str, bool | int | str]) -> bool:
-    """True where the processor multiplies bfloat16 in hardware; elsewhere it is a hundred times slower."""
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-
-
-def arithmetic() -> AbstractContextManager[Any]:
-    """Return bfloat16 autocast where it helps, plain float32 elsewhere."""
-    if has_bfloat16_units(torch.cpu.get_capabilities()):
-        return torch.autocast("cpu", torch.bfloat16)
-    return nullcontext()
-
-
-def reading_loss(model: HandlensModel, head: ReadingHead, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """Loss of naming what each patch shows."""
-    assert batch.slices is not None and batch.labels is not None
-    seen = model.vpm(batch.slices.patches, batch.slices.position_ids, batch.slices.is_real)
-    real = batch.labels[..., 0] >= 0
-    places = place_codes(batch.slices, model.vpm.config.table_side, round(model.resampler.config.num_queries**0.5))
-    return head(seen[real], batch.labels[real], places[real])
-
-
-def token_loss(model: HandlensModel, batch: Batch, visual: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
-    """Mean next-token loss over the targets, and how many whole answers were right.
-
-    ``visual`` are the visual tokens when they are known already; else the slices are seen here. An answer counts as
-    exact when every token is the most likely one given the right beginning; greedy decoding then yields the same
-    answer.
-    """
-    if visual is None and batch.slices is not None:
-        visual = model.see(batch.slices)
-    embeddings = model.join(batch.ids[None], None if visual is None else batch.is_visual[None], visual)
-    hidden = model.llm.model(
-        inputs_embeds=embeddings,
-        position_ids=batch.positions[None],
-        use_cache=False,
-        segment_lengths=batch.lengths,
-    ).last_hidden_state[0]
-    # The first token of a conversation is never a target, so the shift does not cross a border.
-    is_target = batch.targets[1:] != IGNORED
-    logits = model.llm.lm_head(hidden[:-1][is_target])
-    targets = batch.targets[1:][is_target]
-    loss = F.cross_entropy(logits.float(), targets)
-    hit = logits.detach().argmax(-1) == targets
-    scores = {"tokens": float(hit.float().mean())}
-    owners = batch.tasks[1:][is_target]
-    answered = owners >= 0
-    wrong = torch.zeros(len(batch.task_names)).index_add(0, owners[answered], (~hit[answered]).float())
-    for name, misses in zip(batch.task_names, wrong.tolist(), strict=True):
-        scores[f"exact/{name}"] = scores.get(f"exact/{name}", 0.0) + float(misses == 0)
-        scores[f"count/{name}"] = scores.get(f"count/{name}", 0.0) + 1
-    return loss, scores
+    batches: Sequence[Batch]
+    every: int
+    """Steps from one look to the next."""
+    patience: int
+    """Looks without a new best after which the phase ends; 0: never."""
 
 
 def summarise(window: list[dict[str, float]]) -> dict[str, float]:
@@ -111,79 +58,6 @@ def summarise(window: list[dict[str, float]]) -> dict[str, float]:
     return result
 
 
-class Learner:
-    """A model with what one phase adds to it: optimisers, and for ``reading`` the throw-away head."""
-
-    def __init__(
-        self, model: HandlensModel, config: HandlensConfig, phase: Phase, tokenizer: Tokenizer | None = None
-    ) -> None:
-        self.model = model
-        self.phase = phase
-        self.head: ReadingHead | CellHead | CellTables | None = None
-        if phase.objective == "reading":
-            self.head = ReadingHead(config.vision.width)
-        elif phase.objective == "cells" or phase.cells_weight > 0:
-            self.head = CellHead(config.resampler.width)
-        elif phase.objective == "layout" and tokenizer is not None:
-            self.head = CellTables(config.resampler.width)
-            self.head.initialise(model.llm.get_input_embeddings().weight, tokenizer)
-        named = freeze(model, phase) + (list(self.head.named_parameters()) if self.head else [])
-        self.weights = [weight for _, weight in named]
-        self.optimisers = build_optimisers(named, phase)
-
-    @property
-    def modules(self) -> dict[str, Any]:
-        """Everything that a checkpoint holds."""
-        return {"model": self.model} | self.optimisers | ({"head": self.head} if self.head else {})
-
-    def learn(self, batch: Batch, step: int) -> dict[str, float]:
-        """Take one step and return its scores; nothing moves when the loss or its slope is not a number.
-
-        Raises:
-            TrainingError: the loss, or the size of its gradient, is not finite.
-        """
-        rate = self.phase.rate_at(step)
-        for optimiser in self.optimisers.values():
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-        with arithmetic():
-            loss, score = self.loss(batch)
-        self._check("loss", float(loss.detach()), step, batch)
-        for weight in self.weights:
-            weight.grad = None
-        loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.weights, 1.0))
-        self._check("gradient", norm, step, batch)
-        for optimiser in self.optimisers.values():
-            optimiser.step()
-        return {"loss": float(loss.detach()), "norm": norm} | score
-
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of the phase's objective and its scores."""
-        if isinstance(self.head, ReadingHead):
-            return reading_loss(self.model, self.head, batch)
-        if isinstance(self.head, CellTables):
-            assert batch.labels is not None
-            return token_loss(self.model, batch, self.head(batch.labels))
-        if not isinstance(self.head, CellHead):
-            return token_loss(self.model, batch)
-        assert batch.slices is not None and batch.labels is not None
-        visual = self.model.see(batch.slices)
-        named, scores = self.head(visual, batch.labels)
-        if self.phase.objective == "cells":
-            return named, scores
-        answered, more = token_loss(self.model, batch, visual)
-        return answered + self.phase.cells_weight * named, scores | more | {"answers": float(answered.detach())}
-
-    def _check(self, what: str, value: float, step: int, batch: Batch) -> None:
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"phase {self.phase.name}: the {what} of step {step} is {value} "
-                f"(the {len(batch.lengths)} records before {batch.next_index}); "
-                f"lower {self.phase.name}.rate (it is {self.phase.rate:g}) and run again"
-            )
-
-
 def train_phase(
     model: HandlensModel,
     config: HandlensConfig,
@@ -196,53 +70,244 @@ def train_phase(
     seconds_between_checkpoints: float = 120.0,
     window: int = 25,
     stop: Callable[[], bool] = lambda: False,
+    draw: Draw = draw_generated,
+    world: World = ALONE,
+    begin: Callable[[], None] = lambda: None,
+    held_out: HeldOut | None = None,
 ) -> bool:
     """Train one phase in place; True when it is complete, False when ``stop`` asked to pause.
 
+    ``begin`` is called once, before the first step of a phase that has no checkpoint.
+
     Raises:
         TrainingError: the loss is not a number, or a checkpoint cannot be read or written.
+        DataError: a record is damaged; a checkpoint of the step before is written first.
     """
+    if find_state(folder / "state") is None:
+        begin()
     torch.manual_seed(seed)
-    learner = Learner(model, config, phase, tokenizer)
-    progress = load_state(folder / "state", learner.modules) or Progress()
-    stream = _stream(phase, config, tokenizer, seed, progress.next_index)
-    saved = started = time.monotonic()
-    scores: list[dict[str, float]] = []
+    learner = Learner(model, config, phase, tokenizer, world)
+    run = PhaseRun(learner, config, folder, seed, report, window)
+    run.load()
+    stream = _stream(phase, config, tokenizer, seed, run.progress.next_indexes, world, draw)
+    saved = time.monotonic()
     model.train()
-    model.llm.set_attn_implementation(packing.NAME)
+    model.llm.set_attn_implementation(attention_of(phase, world))
     try:
-        while progress.step < phase.steps:
-            batch = next(stream)
-            scores.append(learner.learn(batch, progress.step))
-            now = time.monotonic()
-            progress, started = _advance(progress, batch, now - started), now
-            if progress.step % window == 0 or progress.step == phase.steps:
-                row = _row(phase, progress, scores)
-                _write_row(folder / "log.jsonl", row)
-                report(row)
-                scores = []
-            paused = stop()
-            if paused or now - saved > seconds_between_checkpoints:
-                save_state(folder / "state", progress, learner.modules)
-                saved = now
+        while run.progress.step < phase.steps and not run.is_stale(held_out):
+            try:
+                run.step(_next(stream))
+                if held_out is not None:
+                    run.look(held_out)
+            except HandlensError:
+                if world.size == 1 and run.progress.step:
+                    run.save()
+                raise
+            paused, due = world.agree(stop(), time.monotonic() - saved > seconds_between_checkpoints)
+            if paused or due:
+                run.save()
+                saved = time.monotonic()
             if paused:
                 return False
     finally:
         model.llm.set_attn_implementation("sdpa")
-    save_state(folder / "state", progress, learner.modules)
-    if isinstance(learner.head, CellTables):
+    run.save()
+    if held_out is not None:
+        run.take_best()
+    if isinstance(learner.head, CellTables) and world.is_first:
         save_file(learner.head.state_dict(), str(folder / EYES))
     return True
 
 
-class _Records(torch.utils.data.IterableDataset[Batch]):
-    """Batches made in a process of their own while the model computes."""
+class PhaseRun:
+    """A learner under way: what it has done, what it writes down."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args, self.kwargs = args, kwargs
+    def __init__(
+        self, learner: Learner, config: HandlensConfig, folder: Path, seed: int, report: Report, window: int
+    ) -> None:
+        self.learner, self.config, self.folder, self.seed = learner, config, folder, seed
+        self.report, self.window = report, window
+        self.world, self.phase = learner.world, learner.phase
+        self.progress = Progress()
+        self.scores: list[dict[str, float]] = []
+        self.meter = Meter(self.world.device)
+        self.last = self.meter.read()
 
-    def __iter__(self) -> Iterator[Batch]:
-        return batches(*self.args, **self.kwargs)
+    def load(self) -> None:
+        """Take up the newest checkpoint, and forget what the log says about steps after it."""
+        found = load_state(self.folder / "state", self.learner.modules, self.world) or Progress()
+        self.progress = replace(found, sessions=found.sessions + 1)
+        if self.world.is_first:
+            keep_rows(self.folder / LOG, self.progress.step)
+        self.last = self.meter.read()
+
+    def save(self) -> None:
+        """Write a checkpoint of now."""
+        save_state(self.folder / "state", self.progress, self.learner.modules, world=self.world)
+
+    def step(self, mine: Sequence[Batch]) -> None:
+        """Learn from one batch of each stream of this process."""
+        before = self.progress
+        if not before.counted_share:
+            counted = count_step(self.learner, mine)
+            formula = sum(step_flops(self.config, self.phase, load_of(batch)) for batch in mine)
+            before = replace(before, counted_share=round(counted / formula, 6) if formula else 1.0)
+        if self.phase.dropout_seeded:
+            torch.manual_seed(self.seed * 1_000_003 + before.step * self.world.size + self.world.rank)
+        self.scores.append(self.learner.learn(mine, before.step))
+        self.progress = self._advance(before, mine)
+        if self.progress.step % self.window == 0 or self.progress.step == self.phase.steps:
+            row = _row(self.phase, self.progress, self.scores)
+            self._tell(row)
+            self.scores = []
+
+    def look(self, held_out: HeldOut) -> None:
+        """Look at the held-out records when it is time, and keep the weights that did best."""
+        progress = self.progress
+        if progress.step % held_out.every and progress.step != self.phase.steps:
+            return
+        loss = self.learner.measure(held_out.batches)
+        if progress.best_loss is None or loss < progress.best_loss:
+            self.progress = replace(progress, best_loss=loss, best_step=progress.step, stale=0)
+            if self.world.is_first:
+                self._keep_best()
+        else:
+            self.progress = replace(progress, stale=progress.stale + 1)
+        self._tell(
+            {"phase": self.phase.name, "step": progress.step, "of": self.phase.steps, "held_out": round(loss, 4)}
+        )
+
+    def is_stale(self, held_out: HeldOut | None) -> bool:
+        """True when the held-out records have not got better for too long."""
+        return held_out is not None and 0 < held_out.patience <= self.progress.stale
+
+    def take_best(self) -> None:
+        """Put the weights that did best on held-out records into the model."""
+        file = self.folder / "state" / BEST
+        if not self.progress.best_step or not file.exists():
+            return
+        stored = torch.load(file, weights_only=True, map_location="cpu")
+        with torch.no_grad():
+            for name, weight in self.learner.objective.named_parameters():
+                if name in stored:
+                    weight.copy_(stored[name])
+
+    def _keep_best(self) -> None:
+        learning = {
+            name: weight.detach() for name, weight in self.learner.objective.named_parameters() if weight.requires_grad
+        }
+        file = self.folder / "state" / BEST
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f".{BEST}")
+            torch.save(learning, part)
+            part.replace(file)
+        except (OSError, RuntimeError) as cause:
+            raise TrainingError(
+                f"cannot write {file}: {str(cause).splitlines()[0]}; free some space and run the same command again"
+            ) from None
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        if self.world.is_first:
+            _write_row(self.folder / LOG, row)
+            self.report(row)
+
+    def _advance(self, before: Progress, mine: Sequence[Batch]) -> Progress:
+        now, last = self.meter.read(), self.last
+        self.last = now
+        return advance(before, self.phase, self.config, self.world, mine, now, last)
+
+
+def advance(
+    before: Progress,
+    phase: Phase,
+    config: HandlensConfig,
+    world: World,
+    mine: Sequence[Batch],
+    now: Reading,
+    last: Reading,
+) -> Progress:
+    """Return where the run stands after a step of all processes."""
+    seen = [batch.slices for batch in mine if batch.slices is not None]
+    places = sum(slices.position_ids.numel() for slices in seen)
+    real = sum(slices.position_ids.numel() if slices.is_real is None else int(slices.is_real.sum()) for slices in seen)
+    counts = (
+        sum(len(batch.lengths) for batch in mine),
+        sum(len(slices.patches) for slices in seen),
+        real,
+        places - real,
+        sum(sum(batch.lengths) for batch in mine),
+        sum(batch.num_targets for batch in mine),
+        sum(step_flops(config, phase, load_of(batch)) for batch in mine),
+        now.processor_seconds - last.processor_seconds,
+        now.joules - last.joules,
+    )
+    pictures, slices, patches, padded, tokens, targets, flops, processor, joules = world.add_all(
+        list(map(float, counts))
+    )
+    return replace(
+        before,
+        step=before.step + 1,
+        next_indexes=tuple(world.interleave([batch.next_index for batch in mine])),
+        pictures=before.pictures + int(pictures),
+        slices=before.slices + int(slices),
+        patches=before.patches + int(patches),
+        padded=before.padded + int(padded),
+        tokens=before.tokens + int(tokens),
+        targets=before.targets + int(targets),
+        flops=before.flops + flops,
+        seconds=round(before.seconds + now.seconds - last.seconds, 3),
+        processor_seconds=round(before.processor_seconds + processor, 3),
+        joules=round(before.joules + joules, 3),
+    )
+
+
+def attention_of(phase: Phase, world: World) -> str:
+    """Return the name under which transformers knows the attention of a phase.
+
+    Raises:
+        TrainingError: the kernel needs a GPU.
+    """
+    if phase.attention == "segments":
+        return packing.NAME
+    from handlens.train import varlen
+
+    if world.device.type != "cuda":
+        raise TrainingError(
+            f"phase {phase.name}: attention 'flash' needs a GPU, this run is on the {world.device.type}; "
+            f"use --set {phase.name}.attention=segments"
+        )
+    return varlen.NAME
+
+
+class _Records(torch.utils.data.IterableDataset[Any]):
+    """Batches of some streams, made in a process of their own while the model computes.
+
+    An error travels as an item, because a DataLoader would wrap its one line in a traceback.
+    """
+
+    def __init__(
+        self,
+        phase: Phase,
+        config: HandlensConfig,
+        tokenizer: Tokenizer | None,
+        seed: int,
+        starts: dict[int, int],
+        draw: Draw,
+    ) -> None:
+        self.phase, self.config, self.tokenizer = phase, config, tokenizer
+        self.seed, self.starts, self.draw = seed, starts, draw
+
+    def __iter__(self) -> Iterator[list[Batch] | HandlensError]:
+        streams = [
+            batches(self.phase, self.config, self.tokenizer, seed=self.seed, start=start, draw=self.draw)
+            for start in self.starts.values()
+        ]
+        try:
+            while True:
+                yield [next(stream) for stream in streams]
+        except HandlensError as error:
+            yield error
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
@@ -252,28 +317,45 @@ def _leave_signals_to_the_run(worker: int) -> None:
 
 
 def _stream(
-    phase: Phase, config: HandlensConfig, tokenizer: Tokenizer | None, seed: int, start: int
-) -> Iterator[Batch]:
+    phase: Phase,
+    config: HandlensConfig,
+    tokenizer: Tokenizer | None,
+    seed: int,
+    next_indexes: Sequence[int],
+    world: World,
+    draw: Draw,
+) -> Iterator[list[Batch] | HandlensError]:
+    if next_indexes and len(next_indexes) != phase.streams:
+        raise TrainingError(
+            f"phase {phase.name}: its checkpoint has {len(next_indexes)} streams, {phase.streams} are asked for; "
+            f"use --set {phase.name}.streams={len(next_indexes)}"
+        )
+    starts = {stream: next_indexes[stream] if next_indexes else stream for stream in world.streams(phase)}
     return iter(
         torch.utils.data.DataLoader(
-            _Records(phase, config, tokenizer, seed=seed, start=start),
+            _Records(phase, config, tokenizer, seed, starts, draw),
             batch_size=None,
             num_workers=1,
             prefetch_factor=3,
             worker_init_fn=_leave_signals_to_the_run,
+            generator=torch.Generator(),
         )
     )
 
 
-def _advance(progress: Progress, batch: Batch, seconds: float) -> Progress:
-    return Progress(
-        step=progress.step + 1,
-        next_index=batch.next_index,
-        pictures=progress.pictures + len(batch.lengths),
-        slices=progress.slices + (len(batch.slices.patches) if batch.slices else 0),
-        tokens=progress.tokens + int((batch.targets != IGNORED).sum()),
-        seconds=round(progress.seconds + seconds, 3),
-    )
+def _next(stream: Iterator[list[Batch] | HandlensError]) -> list[Batch]:
+    try:
+        item = next(stream)
+    except RuntimeError as cause:
+        if "DataLoader worker" not in str(cause):
+            raise
+        raise TrainingError(
+            f"the process that makes batches has died ({str(cause).splitlines()[0]}); "
+            "memory may have run out; the same command goes on from the last checkpoint"
+        ) from None
+    if isinstance(item, HandlensError):
+        raise item
+    return item
 
 
 def _row(phase: Phase, progress: Progress, scores: list[dict[str, float]]) -> dict[str, Any]:
@@ -287,10 +369,34 @@ def _row(phase: Phase, progress: Progress, scores: list[dict[str, float]]) -> di
     } | summarise(scores)
 
 
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a log; a line that was cut by a kill is left out."""
+    rows = []
+    if file.is_file():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+    return rows
+
+
+def keep_rows(file: Path, step: int) -> None:
+    """Drop the rows of steps that will be done again."""
+    rows = read_rows(file)
+    kept = [row for row in rows if row.get("step", 0) <= step]
+    if len(kept) < len(rows) or (rows and not file.read_bytes().endswith(b"\n")):
+        part = file.with_name(f".{file.name}")
+        part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        part.replace(file)
+
+
 def _write_row(file: Path, row: dict[str, Any]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
     except OSError as cause:
-        raise TrainingError(f"cannot write {file}: {cause.strerror or cause}") from None
+        raise TrainingError(
+            f"cannot write {file}: {cause.strerror or cause}; free some space and run the same command again"
+        ) from None

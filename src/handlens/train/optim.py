@@ -1,7 +1,8 @@
 """Optimisers: Muon for the matrices inside layers, AdamW for tables, vectors and heads.
 
 Boundary: named parameters in, step functions out. torch's own Muon computes in bfloat16, which is a hundred
-times slower than float32 on CPUs without bfloat16 units; this one keeps the type of the weights.
+times slower than float32 on CPUs without bfloat16 units; this one keeps the type of the weights. It needs whole
+matrices: where weights are shares (FSDP2), slopes are gathered and every process computes the whole update.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
+from handlens.train.distributed import whole
 from handlens.train.phases import Phase
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -48,7 +51,11 @@ class Muon(torch.optim.Optimizer):
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(weight)
                 state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                update = orthogonalise(weight.grad.lerp(state["momentum"], group["momentum"]))
+                update = orthogonalise(whole(weight.grad.lerp(state["momentum"], group["momentum"])))
+                if isinstance(weight, DTensor):
+                    # Every process has the whole update; it keeps its own rows.
+                    mesh, places = weight.device_mesh, weight.placements
+                    update = distribute_tensor(update, mesh, places, src_data_rank=None)
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update, alpha=-0.2 * group["lr"] * max(weight.shape) ** 0.5)
 
@@ -57,9 +64,10 @@ def build_optimisers(named: list[tuple[str, nn.Parameter]], phase: Phase) -> dic
     """Return the optimisers of a phase by name; one learning rate serves both."""
     matrices, tables, vectors = [], [], []
     for name, weight in named:
+        inside = ("layers." in name or name.startswith("resampler.")) and "query" not in name
         if weight.ndim < 2:
             vectors.append(weight)
-        elif weight.ndim == 2 and ("layers." in name or name.startswith("resampler.")) and "query" not in name:
+        elif weight.ndim == 2 and inside and phase.optimiser == "muon":
             matrices.append(weight)
         else:
             tables.append(weight)
@@ -69,7 +77,7 @@ def build_optimisers(named: list[tuple[str, nn.Parameter]], phase: Phase) -> dic
     optimisers["adamw"] = torch.optim.AdamW(
         [{"params": tables, "weight_decay": phase.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
         lr=phase.rate,
-        betas=(0.9, 0.98),
+        betas=(0.9, phase.beta2),
         fused=True,
     )
     return optimisers

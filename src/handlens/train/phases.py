@@ -3,7 +3,8 @@
 Boundary: plain data. Source: arXiv 2408.01800, sections 4.1 (three stages) and 4.2 (SFT).
 """
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from handlens.errors import SettingError, did_you_mean
@@ -47,10 +48,39 @@ class Phase:
     captions_only: bool = False
     """Use only the tasks that read or describe the whole picture."""
     weight_decay: float = 0.05
+    beta2: float = 0.98
+    """Memory of AdamW for the size of slopes."""
+    optimiser: Literal["muon", "adamw"] = "muon"
+    """What moves the matrices inside layers; tables and vectors always have AdamW."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How the rate falls: constant, then linear over ``decay_share``; or half a cosine over all steps."""
+    streams: int = 1
+    """Batches that make one step together, from streams of records that never meet. Processes share them out, so
+    the same step has the same records on one process and on several."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the arithmetic; ``auto`` takes bfloat16 where the processor has units for it. Weights stay float32."""
+    recompute: bool = False
+    """Compute what layers hold again on the way back instead of keeping it: a third more work, far less memory."""
+    attention: Literal["segments", "flash"] = "segments"
+    """How packed rows attend: a loop over segments, or the variable-length kernel of a GPU."""
+    adapter: bool = False
+    """Only the weights that an adapter added learn; ``trains`` says in which parts they lie."""
+    dropout_seeded: bool = False
+    """Draw new random numbers at every step (a phase with dropout needs them; they depend on seed and step only)."""
+    samples: int = 0
+    """Records that the phase is known to have had where it was first run; 0 when that was not published."""
+    typical_px: tuple[int, int] = (0, 0)
+    """Width and height of a usual picture, for the price of a phase whose data is not at hand."""
+    typical_tokens: int = 0
+    """Tokens of text of a usual record, for the same."""
+    substitutes: dict[str, str] = field(default_factory=dict)
+    """Fields whose values were never published -> where the value that stands here comes from."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise SettingError(f"phase {self.name}: steps is {self.steps}; at least 1 is needed")
+        if self.streams < 1:
+            raise SettingError(f"phase {self.name}: streams is {self.streams}; at least 1 is needed")
         if self.objective == "reading" and self.zoomed_share:
             raise SettingError(
                 f"phase {self.name}: zoomed_share needs another objective; patches are labelled unzoomed"
@@ -59,9 +89,12 @@ class Phase:
             raise SettingError(f"phase {self.name}: the mixture is empty; name at least one kind of record")
 
     def rate_at(self, step: int) -> float:
-        """Return the learning rate of a step: linear warm-up, constant, linear decay to a tenth."""
+        """Return the learning rate of a step: linear warm-up, then constant and linear, or a cosine, to a tenth."""
         if step < self.warmup_steps:
             return self.rate * (step + 1) / self.warmup_steps
+        if self.schedule == "cosine":
+            way = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+            return self.rate * (0.1 + 0.45 * (1 + math.cos(math.pi * min(way, 1.0))))
         start = self.steps * (1 - self.decay_share)
         if step < start:
             return self.rate
@@ -76,6 +109,18 @@ class Recipe:
     phases: tuple[Phase, ...]
     seed: int = 1
     vocab_size: int = 1024
+    vocabulary_records: int = 4000
+    """Generated records on whose text the vocabulary is trained."""
+    checkpoint_seconds: float = 120.0
+    """A step checkpoint is written after at most this time and one step."""
+    report_steps: int = 25
+    """Steps from one line of the log to the next."""
+    about: str = ""
+    """One sentence for the list of recipes."""
+    needs: tuple[str, ...] = ()
+    """What a user must bring: pretrained parts and pools of data. Empty: the recipe makes all it needs."""
+    machine: str = ""
+    """Key of ``plan.MACHINES`` for which costs are told; empty: this machine."""
 
     def only(self, phase: str) -> "Recipe":
         """Return the recipe reduced to one phase.

@@ -4,95 +4,54 @@ Boundary: what ``handlens train`` calls. Calling it again with the same folder g
 """
 
 import contextlib
+import fcntl
 import json
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields, replace
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from handlens.config import HandlensConfig
 from handlens.core.tokenizer import Tokenizer
-from handlens.data.generate import generate
-from handlens.errors import SettingError, TrainingError, did_you_mean
-from handlens.model.checkpoint import load_weights, save_model
-from handlens.model.vlm import HandlensModel, SliceBatch, build_model
-from handlens.recipes import nano
-from handlens.train.cells import EYES, CellTables, align
-from handlens.train.feed import batches, pick_kind, picture_text
+from handlens.data.generate import LICENCE, SOURCE, generate
+from handlens.errors import SettingError, TrainingError
+from handlens.export.bundle import sha256_of
+from handlens.model.checkpoint import load_config, load_weights, save_model
+from handlens.model.vlm import HandlensModel, build_model
+from handlens.train.choose import apply_settings, resolve
+from handlens.train.distributed import ALONE, Mode, World, join_world, whole
+from handlens.train.energy import Meter
+from handlens.train.feed import picture_text
+from handlens.train.ledger import phase_ledger, write_ledger, write_whole
 from handlens.train.loop import Report, train_phase
 from handlens.train.phases import Phase, Recipe
+from handlens.train.prepare import prepare
+from handlens.train.source import Draw, Shards, draw_generated, pick_kind
+from handlens.train.state import read_progress
 from handlens.train.vocabulary import save_vocabulary, train_vocabulary
-from handlens.train.warmstart import localise
 
 VOCABULARY = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 """Names of files; the weights of a phase are there when it is finished."""
 
-WARM_START_BATCHES = 12
-"""Batches from which the places of a fresh resampler are fitted."""
-RECIPES = {"nano": nano}
-"""Modules with ``recipe()`` and ``model(vocab_size)``."""
+
+class Paused(TrainingError):
+    """A signal asked the run to stop; its checkpoint is written."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
 
 
-def resolve(name: str) -> tuple[Recipe, Any]:
-    """Return the recipe of ``NAME``, ``NAME:all`` or ``NAME:phase`` and its module.
-
-    Raises:
-        SettingError: the name or the phase is unknown.
-    """
-    base, _, phase = name.partition(":")
-    if base not in RECIPES:
-        raise SettingError(f"unknown recipe '{base}'{did_you_mean(base, RECIPES)}")
-    recipe = RECIPES[base].recipe()
-    return (recipe if phase in ("", "all") else recipe.only(phase)), RECIPES[base]
-
-
-def apply_settings(recipe: Recipe, settings: dict[str, str]) -> Recipe:
-    """Return the recipe with ``steps=10`` (every phase) or ``sft.steps=10`` (one phase) put in.
-
-    Raises:
-        SettingError: an unknown phase or field, or a value of the wrong type.
-    """
-    known = {field.name: field.type for field in fields(Phase) if field.type in (int, float, bool)}
-    for key, text in settings.items():
-        phase_name, _, name = key.rpartition(".")
-        if name == "seed" and not phase_name:
-            recipe = replace(recipe, seed=_number(key, text, int))
-            continue
-        if name not in known:
-            raise SettingError(f"unknown setting '{name}' in Phase{did_you_mean(name, known)}")
-        if phase_name and phase_name not in (names := [row.name for row in recipe.phases]):
-            raise SettingError(f"recipe {recipe.name} has no phase '{phase_name}'{did_you_mean(phase_name, names)}")
-        value = _number(key, text, known[name])
-        recipe = replace(
-            recipe,
-            phases=tuple(
-                replace(row, **{name: value}) if phase_name in ("", row.name) else row for row in recipe.phases
-            ),
-        )
-    return recipe
-
-
-def _number(key: str, text: str, kind: Any) -> Any:
-    try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        return kind(text)
-    except (ValueError, KeyError):
-        raise SettingError(f"setting {key} is '{text}'; a {kind.__name__} is needed") from None
-
-
-def vocabulary_texts(recipe: Recipe, count: int = 4000) -> Iterator[str]:
+def vocabulary_texts(recipe: Recipe, count: int | None = None) -> Iterator[str]:
     """Yield questions, answers and printed text of generated records."""
     mixture = recipe.phases[0].mixture
-    for index in range(count):
+    for index in range(recipe.vocabulary_records if count is None else count):
         rng = random.Random(f"{recipe.seed}/vocabulary/{index}")
         record = generate(pick_kind(mixture, rng), rng.getrandbits(31), index)
         for turn in record.turns:
@@ -102,119 +61,218 @@ def vocabulary_texts(recipe: Recipe, count: int = 4000) -> Iterator[str]:
         yield picture_text(record)
 
 
-def warm_start(model: HandlensModel, config: HandlensConfig, recipe: Recipe, phase: Phase) -> float:
-    """Localise a fresh resampler on pictures of the phase to come; return R squared."""
-    probe = replace(phase, objective="reading", sides_px=(config.slicing.side_px,), name="warmstart")
-
-    def slices() -> Iterator[SliceBatch]:
-        for batch in islice(batches(probe, config, None, seed=recipe.seed), WARM_START_BATCHES):
-            assert batch.slices is not None
-            yield batch.slices
-
-    return localise(model, slices())
-
-
-def train(name: str, out: Path, settings: dict[str, str] | None = None, report: Report = lambda row: None) -> Path:
+def train(
+    name: str,
+    out: Path,
+    settings: dict[str, str] | None = None,
+    report: Report = lambda row: None,
+    *,
+    data: Path | None = None,
+    base: Path | None = None,
+    mode: Mode = "fsdp",
+) -> Path:
     """Run a recipe in a folder and return the folder of the last phase.
 
-    SIGTERM and Ctrl-C save a checkpoint and stop; the same call goes on from it.
+    ``data`` is a folder of shards that takes the place of generated pictures; ``base`` a model folder whose weights
+    the first phase begins with. SIGTERM and Ctrl-C save a checkpoint and stop; the same call goes on from it.
 
     Raises:
         SettingError: unknown recipe, phase or setting.
         TrainingError: the run cannot go on.
+        Paused: a signal asked to stop.
     """
     recipe, module = resolve(name)
     recipe = apply_settings(recipe, settings or {})
+    if recipe.needs and not (data and base):
+        raise SettingError(
+            f"recipe {recipe.name} needs what no package brings ({'; '.join(recipe.needs)}); give pretrained weights "
+            "with --from and shards with --data, or see its phases and cost with --dry-run"
+        )
+    draw = draw_generated if data is None else Shards(data, recipe.seed)
     out = Path(out)
-    tokenizer = open_run(recipe, out, report)
-    config = module.model(tokenizer.vocab_size)
-    torch.manual_seed(recipe.seed)
-    model = build_model(config)
-    order = [row.name for row in module.recipe().phases]
-    last = out
-    with pause_on_signals() as pause:
+    with pause_on_signals() as pause, join_world(mode) as world, only_one(out, world):
+        tokenizer = open_run(recipe, out, report, world, base)
+        config = module.model(tokenizer.vocab_size) if base is None else load_config(base)
+        order = [row.name for row in module.recipe().phases]
+        run = Run(recipe, order, out, config, tokenizer, world, base)
         for phase in recipe.phases:
-            last = out / phase.name
-            if (last / WEIGHTS).exists():
-                load_weights(model, last / WEIGHTS)
-                continue
-            earlier = [out / before / WEIGHTS for before in order[: order.index(phase.name)]]
-            if finished := [file for file in earlier if file.exists()]:
-                load_weights(model, finished[-1])
-            if not list((last / "state").glob("step-*")):
-                prepare(model, config, recipe, phase, out, report)
-            if not train_phase(model, config, phase, tokenizer, last, seed=recipe.seed, report=report, stop=pause):
+            run.do(phase, draw, report, pause, provenance(phase, data))
+    return out / recipe.phases[-1].name
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe in its folder, phase after phase; each begins with the weights of the last finished one."""
+
+    recipe: Recipe
+    order: list[str]
+    """Names of all phases of the whole recipe."""
+    out: Path
+    config: HandlensConfig
+    tokenizer: Tokenizer
+    world: World
+    base: Path | None
+
+    def do(
+        self,
+        phase: Phase,
+        draw: Draw,
+        report: Report,
+        pause: "Pause",
+        sources: list[dict[str, Any]],
+    ) -> None:
+        """Train one phase, unless it is done; leave a whole model folder.
+
+        Raises:
+            Paused: a signal asked to stop.
+        """
+        folder = self.out / phase.name
+        if (folder / WEIGHTS).exists():
+            return
+        model = self.start(phase)
+
+        def begin() -> None:
+            prepare(model, self.config, self.recipe, phase, self.out, report)
+
+        done = train_phase(
+            model, self.config, phase, self.tokenizer, folder, seed=self.recipe.seed, report=report, stop=pause,
+            seconds_between_checkpoints=self.recipe.checkpoint_seconds, window=self.recipe.report_steps, draw=draw,
+            world=self.world, begin=begin,
+        )  # fmt: skip
+        if not done:
+            raise Paused(
+                f"stopped by {pause.name} in phase {phase.name}; its checkpoint is in {folder}; "
+                "the same command goes on",
+                pause.asked,
+            )
+        self.leave(model, phase, sources)
+
+    def start(self, phase: Phase) -> HandlensModel:
+        """Return the model with which a phase begins."""
+        torch.manual_seed(self.recipe.seed)
+        model = build_model(self.config)
+        before = self.order[: self.order.index(phase.name)]
+        finished = [file for name in before if (file := self.out / name / WEIGHTS).exists()]
+        if finished:
+            load_weights(model, finished[-1])
+        elif self.base is not None:
+            load_weights(model, self.base / WEIGHTS)
+        return model
+
+    def leave(self, model: HandlensModel, phase: Phase, sources: list[dict[str, Any]]) -> None:
+        """Write what a finished phase leaves: its ledger and card, and last its weights."""
+        gathered = {name: whole(weight.detach()).cpu() for name, weight in model.state_dict().items()}
+        if self.world.is_first:
+            progress = read_progress(sorted((self.out / phase.name / "state").glob("step-*"))[-1])
+            meter = Meter(self.world.device)
+            ledger = phase_ledger(phase, progress, meter, self.world, sources)
+            try:
+                write_ledger(self.out, self.order, ledger, self.recipe.name)
+            except OSError as cause:
                 raise TrainingError(
-                    f"stopped in phase {phase.name}; its checkpoint is in {last}; the same command goes on"
-                )
-            save_model(model, last, out / VOCABULARY)
-    return last
+                    f"cannot write the ledger in {self.out}: {cause.strerror}; free some space and run the same "
+                    "command again"
+                ) from None
+            plain = build_model(self.config)
+            plain.load_state_dict(gathered)
+            save_model(plain, self.out / phase.name, self.out / VOCABULARY)
+        self.world.wait()
 
 
-def prepare(
-    model: HandlensModel, config: HandlensConfig, recipe: Recipe, phase: Phase, out: Path, report: Report
-) -> None:
-    """Do what a phase needs once, before its first step."""
-    if phase.name == "warmup":
-        fitted = warm_start(model, config, recipe, phase)
-        report({"phase": phase.name, "step": 0, "of": phase.steps, "place_r2": round(fitted, 4)})
-    eyes = out / "layout" / EYES
-    if phase.name == "sft" and eyes.exists():
-        tables = CellTables(config.resampler.width)
-        tables.load_state_dict(load_file(str(eyes)))
-        fitted = join_eyes(model, config, recipe, phase, tables)
-        report({"phase": phase.name, "step": 0, "of": phase.steps, "eyes_r2": round(fitted, 4)})
+def provenance(phase: Phase, data: Path | None) -> list[dict[str, Any]]:
+    """Return where the records of a phase come from."""
+    if data is not None:
+        manifest = data / "manifest.parquet"
+        found = {"sha256": sha256_of(manifest)} if manifest.is_file() else {}
+        return [{"source": f"shards in {data}", "licence": "as their manifest says"} | found]
+    return [{"source": SOURCE, "licence": LICENCE, "split": "train", "mixture": phase.mixture}]
 
 
-@torch.no_grad()
-def join_eyes(model: HandlensModel, config: HandlensConfig, recipe: Recipe, phase: Phase, tables: CellTables) -> float:
-    """Turn the resampler's output into the form in which phase ``layout`` learned to read; return R squared."""
-    probe = replace(phase, objective="cells", name="join", zoomed_share=0.0)
-    before, wanted = [], []
-    for batch in islice(batches(probe, config, None, seed=recipe.seed), 24):
-        assert batch.slices is not None and batch.labels is not None
-        seen = model.vpm(batch.slices.patches, batch.slices.position_ids, batch.slices.is_real)
-        rows = model.resampler.compress(seen, batch.slices.key_positions, batch.slices.is_real).flatten(0, 1)
-        labels = batch.labels.flatten(0, 1)
-        # Most cells are empty; as many of them as there are others say enough.
-        filled = (labels > 0).any(-1)
-        empty = torch.nonzero(~filled)[: int(filled.sum()), 0]
-        keep = torch.cat([torch.nonzero(filled)[:, 0], empty])
-        before.append(rows[keep])
-        wanted.append(tables(labels[keep][None])[0])
-    matrix, fitted = align(torch.cat(before), torch.cat(wanted))
-    model.resampler.proj.copy_(matrix)
-    return fitted
-
-
-def open_run(recipe: Recipe, out: Path, report: Report) -> Tokenizer:
+def open_run(recipe: Recipe, out: Path, report: Report, world: World = ALONE, base: Path | None = None) -> Tokenizer:
     """Make the folder of a run, write what it was asked, and return its vocabulary, trained when it is new.
 
     Raises:
         TrainingError: the folder cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
-    except OSError as cause:
-        raise TrainingError(
-            f"cannot write the run folder {out}: {cause.strerror}; give --out a folder that can be written"
-        ) from None
-    if not (out / VOCABULARY).exists():
-        report({"phase": "vocabulary", "step": 0, "of": 1})
-        save_vocabulary(train_vocabulary(vocabulary_texts(recipe), recipe.vocab_size), out / VOCABULARY)
+    if world.is_first:
+        make_folder(out)
+        try:
+            write_whole(out / "recipe.json", json.dumps(asdict(recipe), indent=2) + "\n")
+            if base is not None and not (out / VOCABULARY).exists():
+                write_whole(out / VOCABULARY, (base / VOCABULARY).read_text(encoding="utf-8"))
+        except OSError as cause:
+            raise _unwritable(out, cause) from None
+        if not (out / VOCABULARY).exists():
+            report({"phase": "vocabulary", "step": 0, "of": 1})
+            save_vocabulary(train_vocabulary(vocabulary_texts(recipe), recipe.vocab_size), out / VOCABULARY)
+    world.wait()
     return Tokenizer.from_file(out / VOCABULARY)
 
 
+def make_folder(out: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        TrainingError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise _unwritable(out, cause) from None
+
+
+def _unwritable(out: Path, cause: OSError) -> TrainingError:
+    return TrainingError(
+        f"cannot write the run folder {out}: {cause.strerror}; give --out a folder that can be written"
+    )
+
+
 @contextlib.contextmanager
-def pause_on_signals() -> Iterator[Callable[[], bool]]:
+def only_one(out: Path, world: World) -> Iterator[None]:
+    """Keep a second run out of the folder; the lock goes with the process, however it ends.
+
+    Raises:
+        TrainingError: another process trains there.
+    """
+    if not world.is_first:
+        yield
+        return
+    make_folder(out)
+    # A record lock is not inherited by the process that makes batches, which outlives a kill by seconds.
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"another process trains in {out}; wait for it, stop it, or give another --out"
+            ) from None
+        yield
+
+
+class Pause:
+    """Whether a signal asked to stop, and which."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self) -> bool:
+        """True when a signal asked to stop."""
+        return bool(self.asked)
+
+    @property
+    def name(self) -> str:
+        """The signal in words."""
+        return signal.Signals(self.asked).name if self.asked else "another process"
+
+
+@contextlib.contextmanager
+def pause_on_signals() -> Iterator[Pause]:
     """Give a function that tells whether SIGTERM or Ctrl-C asked to stop; a second Ctrl-C stops at once."""
-    asked = False
+    pause = Pause()
     before: dict[signal.Signals, Any] = {}
 
     def on_signal(number: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
+        pause.asked = number
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
@@ -222,7 +280,7 @@ def pause_on_signals() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: asked
+        yield pause
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,0 +1,271 @@
+"""One step of learning: the loss of a phase's objective, and what moves the weights.
+
+Boundary: batches of ``feed.py`` in, scores out. ``loop.py`` decides when; ``distributed.py`` on how many processes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from handlens.config import HandlensConfig
+from handlens.core.tokenizer import Tokenizer
+from handlens.errors import TrainingError
+from handlens.model.vlm import HandlensModel, SliceBatch
+from handlens.train.cells import CellHead, CellTables
+from handlens.train.distributed import ALONE, World
+from handlens.train.feed import IGNORED, Batch
+from handlens.train.losses import next_word_loss
+from handlens.train.optim import build_optimisers
+from handlens.train.phases import Phase
+from handlens.train.reading import ReadingHead
+from handlens.train.warmstart import place_codes
+
+PARTS = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
+Head = ReadingHead | CellHead | CellTables
+Scores = dict[str, float]
+
+
+def freeze(model: HandlensModel, phase: Phase) -> list[tuple[str, nn.Parameter]]:
+    """Let only the parts of the phase learn; return their parameters."""
+    learning = []
+    for part, attribute in PARTS.items():
+        for name, weight in getattr(model, attribute).named_parameters():
+            is_added = "lora_" in name or "modules_to_save" in name
+            learns = is_added if phase.adapter else part in phase.trains and name != "pos_embed"
+            weight.requires_grad_(learns)
+            if weight.requires_grad:
+                learning.append((f"{attribute}.{name}", weight))
+    return learning
+
+
+def has_bfloat16_units(capabilities: Mapping[str, bool | int | str]) -> bool:
+    """True where the processor multiplies bfloat16 in hardware; elsewhere it is a hundred times slower."""
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def arithmetic(device: str = "cpu", precision: str = "auto") -> AbstractContextManager[Any]:
+    """Return bfloat16 autocast where it is asked for or helps, plain float32 elsewhere."""
+    if precision == "auto":
+        fit = device == "cuda" or has_bfloat16_units(torch.cpu.get_capabilities())
+        precision = "bfloat16" if fit else "float32"
+    return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def recompute_layers(model: HandlensModel) -> None:
+    """Make every layer forget what it computed and compute it again on the way back."""
+    for layer in (*model.vpm.encoder.layers, *model.llm.model.layers):
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def blank_slice(model: HandlensModel) -> SliceBatch:
+    """Return one grey slice of one patch: every process runs the tower, also for a batch without pictures."""
+    vision, width = model.vpm.config, model.resampler.config.width
+    device = next(model.parameters()).device
+    return SliceBatch(
+        torch.zeros(1, 1, 3 * vision.patch_px**2, device=device),
+        torch.zeros(1, 1, dtype=torch.int64, device=device),
+        torch.zeros(1, 1, width, device=device),
+        None,
+    )
+
+
+def reading_loss(model: HandlensModel, head: ReadingHead, batch: Batch) -> tuple[Tensor, Scores]:
+    """Loss of naming what each patch shows."""
+    assert batch.slices is not None and batch.labels is not None
+    seen = model.vpm(batch.slices.patches, batch.slices.position_ids, batch.slices.is_real)
+    real = batch.labels[..., 0] >= 0
+    places = place_codes(batch.slices, model.vpm.config.table_side, round(model.resampler.config.num_queries**0.5))
+    return head(seen[real], batch.labels[real], places.to(seen.device)[real])
+
+
+def token_loss(
+    model: HandlensModel, batch: Batch, visual: Tensor | None = None, num_targets: float | None = None
+) -> tuple[Tensor, Scores]:
+    """Next-token loss over the targets, and how many whole answers were right.
+
+    ``visual`` are the visual tokens when they are known already; else the slices are seen here. The sum is divided by
+    ``num_targets``, the targets of all batches of the step, or of this batch. An answer counts as exact when every
+    token is the most likely one given the right beginning; greedy decoding then yields the same answer.
+    """
+    unseen = None
+    if visual is None and batch.slices is not None:
+        visual = model.see(batch.slices)
+    elif visual is None and any(weight.requires_grad for weight in model.resampler.parameters()):
+        unseen = model.see(blank_slice(model))
+    embeddings = model.join(batch.ids[None], None if visual is None else batch.is_visual[None], visual)
+    if unseen is not None:
+        embeddings = embeddings + 0.0 * unseen.sum()
+    hidden = model.llm.model(
+        inputs_embeds=embeddings,
+        position_ids=batch.positions[None],
+        use_cache=False,
+        segment_lengths=batch.lengths,
+    ).last_hidden_state[0]
+    # The first token of a conversation is never a target, so the shift does not cross a border.
+    is_target = batch.targets[1:] != IGNORED
+    loss, hit = next_word_loss(model.llm.lm_head, hidden[:-1][is_target], batch.targets[1:][is_target])
+    scores = {"tokens": float(hit.float().mean())}
+    owners = batch.tasks[1:][is_target]
+    answered = owners >= 0
+    wrong = torch.zeros(len(batch.task_names), device=hit.device)
+    wrong = wrong.index_add(0, owners[answered], (~hit[answered]).float())
+    for name, misses in zip(batch.task_names, wrong.tolist(), strict=True):
+        scores[f"exact/{name}"] = scores.get(f"exact/{name}", 0.0) + float(misses == 0)
+        scores[f"count/{name}"] = scores.get(f"count/{name}", 0.0) + 1
+    return loss / max(batch.num_targets if num_targets is None else num_targets, 1), scores
+
+
+def add_up(scores: Sequence[Scores]) -> Scores:
+    """Return the scores of one step from those of its batches: counts are added, the rest is averaged."""
+    if len(scores) == 1:
+        return scores[0]
+    names = dict.fromkeys(name for part in scores for name in part)
+    values = {name: [part[name] for part in scores if name in part] for name in names}
+    return {
+        name: sum(some) if name.startswith(("exact/", "count/")) else sum(some) / len(some)
+        for name, some in values.items()
+    }
+
+
+class Objective(nn.Module):
+    """A model and the throw-away head of a phase as one module, whose output is the loss."""
+
+    def __init__(self, model: HandlensModel, head: Head | None, phase: Phase) -> None:
+        super().__init__()
+        self.model = model
+        self.head = head
+        self.phase = phase
+
+    def forward(self, batch: Batch, num_targets: float) -> tuple[Tensor, Scores]:
+        """Return this batch's part of the loss of a step, and its scores.
+
+        The parts of all batches of a step add up to its loss: answers are divided by the targets of the whole step,
+        what a head names by the number of batches.
+        """
+        share = 1 / self.phase.streams
+        if isinstance(self.head, ReadingHead):
+            loss, scores = reading_loss(self.model, self.head, batch)
+            return share * loss, scores
+        if isinstance(self.head, CellTables):
+            assert batch.labels is not None
+            return token_loss(self.model, batch, self.head(batch.labels), num_targets)
+        if not isinstance(self.head, CellHead):
+            return token_loss(self.model, batch, None, num_targets)
+        assert batch.slices is not None and batch.labels is not None
+        visual = self.model.see(batch.slices)
+        named, scores = self.head(visual, batch.labels)
+        if self.phase.objective == "cells":
+            return share * named, scores
+        answered, more = token_loss(self.model, batch, visual, num_targets)
+        return answered + share * self.phase.cells_weight * named, scores | more | {"answers": float(answered.detach())}
+
+
+def build_head(model: HandlensModel, config: HandlensConfig, phase: Phase, tokenizer: Tokenizer | None) -> Head | None:
+    """Return what a phase adds to the model for its own time."""
+    if phase.objective == "reading":
+        return ReadingHead(config.vision.width)
+    if phase.objective == "cells" or phase.cells_weight > 0:
+        return CellHead(config.resampler.width)
+    if phase.objective == "layout" and tokenizer is not None:
+        tables = CellTables(config.resampler.width)
+        tables.initialise(model.llm.get_input_embeddings().weight, tokenizer)
+        return tables
+    return None
+
+
+class Learner:
+    """A model with what one phase adds to it: a head, optimisers, and the processes that share the work."""
+
+    def __init__(
+        self,
+        model: HandlensModel,
+        config: HandlensConfig,
+        phase: Phase,
+        tokenizer: Tokenizer | None = None,
+        world: World = ALONE,
+    ) -> None:
+        self.model, self.phase, self.world = model, phase, world
+        self.head = build_head(model, config, phase, tokenizer)
+        freeze(model, phase)
+        if phase.recompute:
+            recompute_layers(model)
+        self.objective = Objective(model, self.head, phase).to(world.device)
+        self.shared = world.share(self.objective)
+        """The objective as the processes see it: whole, copied, or cut into shares."""
+        named = [
+            (name.removeprefix("model."), weight)
+            for name, weight in self.objective.named_parameters()
+            if weight.requires_grad
+        ]
+        self.weights = [weight for _, weight in named]
+        self.optimisers = build_optimisers(named, phase)
+
+    @property
+    def modules(self) -> dict[str, Any]:
+        """Everything that a checkpoint holds."""
+        return {"model": self.model} | self.optimisers | ({"head": self.head} if self.head else {})
+
+    def learn(self, batch: Batch | Sequence[Batch], step: int) -> Scores:
+        """Take one step and return its scores; nothing moves when the loss or its slope is not a number.
+
+        Raises:
+            TrainingError: the loss, or the size of its gradient, is not finite.
+        """
+        batches = [batch] if isinstance(batch, Batch) else list(batch)
+        rate = self.phase.rate_at(step)
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        for weight in self.weights:
+            weight.grad = None
+        total, scores = self.slopes(batches)
+        self._check("loss", total, step, batches)
+        norm = nn.utils.clip_grad_norm_(self.weights, 1.0)
+        size = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        self._check("gradient", size, step, batches)
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+        return {"loss": total, "norm": size} | scores
+
+    def slopes(self, batches: Sequence[Batch]) -> tuple[float, Scores]:
+        """Compute the gradients of a step over all processes; return its loss and the scores of this process."""
+        num_targets = self.world.add(sum(batch.num_targets for batch in batches))
+        total, scores = 0.0, []
+        for number, batch in enumerate(batches):
+            with self.world.gathering(self.shared, is_last=number == len(batches) - 1):
+                with arithmetic(self.world.device.type, self.phase.precision):
+                    part, score = self.shared(batch.to(self.world.device), num_targets)
+                # Slopes are averaged over processes; the parts of the loss are to be added.
+                (part * self.world.size).backward()
+            total += float(part.detach())
+            scores.append(score)
+        return self.world.add(total), add_up(scores)
+
+    @torch.no_grad()
+    def measure(self, batches: Sequence[Batch]) -> float:
+        """Return the loss of batches that are not learned from."""
+        self.model.eval()
+        try:
+            sums, count = 0.0, 0
+            for batch in batches:
+                with arithmetic(self.world.device.type, self.phase.precision):
+                    sums += float(self.shared(batch.to(self.world.device), 1.0)[0])
+                count += batch.num_targets
+            return self.world.add(sums) / max(self.world.add(count), 1)
+        finally:
+            self.model.train()
+
+    def _check(self, what: str, value: float, step: int, batches: Sequence[Batch]) -> None:
+        if not math.isfinite(value):
+            records = sum(len(batch.lengths) for batch in batches)
+            raise TrainingError(
+                f"phase {self.phase.name}: the {what} of step {step} is {value} "
+                f"(the {records} records before {batches[-1].next_index}); "
+                f"lower {self.phase.name}.rate (it is {self.phase.rate:g}) and run again"
+            )
