@@ -9,8 +9,9 @@ from handlens.core.slicing import plan_slices
 from handlens.data.records import Glyph, Line, Record, Thing
 from handlens.errors import SettingError
 from handlens.recipes import nano
-from handlens.train.cells import BANDS, LETTERS, NUM_SLOTS, RUN, CellHead, CellTables, align, cell_labels
+from handlens.train.cells import BANDS, LETTERS, NUM_SLOTS, RUN, CellHead, CellTables, GatherHead, align, cell_labels
 from handlens.train.reading import COLOURS, SHAPES
+from handlens.train.warmstart import place_code
 
 
 def record_with(lines: tuple[Line, ...] = (), things: tuple[Thing, ...] = (), side: int = 224) -> Record:
@@ -97,6 +98,44 @@ def test_the_head_learns_what_tables_say() -> None:
         loss.backward()
         optimiser.step()
     assert scores["characters"] > 0.9
+
+
+def patch_places(rows: int, columns: int, side: int) -> torch.Tensor:
+    """The code of every patch of one slice, worked out apart from ``place_codes``."""
+    u = (torch.arange(columns) + 0.5) / columns * side
+    v = (torch.arange(rows) + 0.5) / rows * side
+    return place_code(u.repeat(rows), v.repeat_interleave(columns), side)[None]
+
+
+def test_what_patches_say_is_gathered_into_their_own_cell() -> None:
+    """Every patch of a cell says the letter of the cell; 4x4 cells of 2x2 patches."""
+    torch.manual_seed(0)
+    head = GatherHead(32, heads=2)
+    words = torch.randn(10, 32)
+    places = patch_places(8, 8, 4).expand(6, -1, -1)
+    labels = torch.zeros(6, 16, NUM_SLOTS + 2, dtype=torch.long)
+    labels[..., 0] = torch.randint(1, 10, (6, 16))
+    letters = labels[..., 0].unflatten(1, (4, 4)).repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1)
+    optimiser = torch.optim.Adam(head.parameters(), lr=0.03)
+    for _ in range(60):
+        loss, scores = head(words[letters], places, torch.ones(6, 64, dtype=torch.bool), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert scores["characters"] > 0.95
+
+
+def test_padding_is_never_gathered() -> None:
+    torch.manual_seed(0)
+    head = GatherHead(16, heads=2)
+    places = patch_places(8, 8, 4)
+    padded = torch.cat([places, torch.zeros(1, 5, places.shape[-1])], 1)
+    is_real = torch.arange(69)[None] < 64
+    labels = torch.randint(0, 5, (1, 16, NUM_SLOTS + 2))
+    patches = torch.randn(1, 64, 16)
+    alone, _ = head(patches, places, is_real[:, :64], labels)
+    beside_noise, _ = head(torch.cat([patches, 100 * torch.randn(1, 5, 16)], 1), padded, is_real, labels)
+    assert float(alone.detach()) == pytest.approx(float(beside_noise.detach()), rel=1e-5)
 
 
 def test_align_finds_the_matrix() -> None:

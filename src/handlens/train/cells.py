@@ -1,7 +1,8 @@
 """What a visual token should know: the characters, shape and colour in its cell of the slice.
 
 Query i of the resampler begins by reading cell i of a grid laid over the slice (``warmstart.py``). A small run
-cannot wait until answers alone teach what to put there, so two phases are taught apart and then joined:
+cannot wait until answers alone teach what to put there, so the two sides are taught apart and then joined:
+``gather``  the tower learns to say what each cell holds in a way that survives the addition of its patches;
 ``cells``   tower and resampler learn to name what each cell holds, through a throw-away head;
 ``layout``  the language model learns to read cells whose content is told by tables that stand for the eyes.
 ``align`` then turns the resampler's output into the form that the tables had. Boundary: records to labels, labels
@@ -11,13 +12,14 @@ to losses and embeddings; the weights that remain have the official layout.
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from handlens.core.slicing import SlicePlan
 from handlens.core.tokenizer import Tokenizer
 from handlens.data.records import Record
 from handlens.train.reading import CHARACTERS, COLOURS, SHAPES
+from handlens.train.warmstart import CODE, SHARPNESS, query_codes
 
 LETTERS = CHARACTERS + " "
 BANDS = 2
@@ -104,6 +106,37 @@ class CellHead(nn.Module):
         return loss / len(self.sizes), {
             kind: float(torch.cat(hits).float().mean()) for kind, hits in scores.items() if torch.cat(hits).numel()
         }
+
+
+class GatherHead(nn.Module):
+    """The throw-away head of phase ``gather``: each cell is named from its patches, added up as a query will add them.
+
+    Attention can only add up what the patches of a cell say, so the tower has to keep apart what lies left and
+    right, above and below. While attention learns too, it never comes to that: to read one patch of the cell and
+    leave the others is better at first (``docs/log.md``).
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.cells = CellHead(heads * width)
+        self.place = nn.Linear(width, CODE)
+
+    def forward(
+        self,
+        patches: Float[Tensor, "slices patches dim"],
+        places: Float[Tensor, "slices patches code"],
+        is_real: Bool[Tensor, "slices patches"],
+        labels: Int64[Tensor, "slices queries labels"],
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """Return the loss, the accuracy on cells where something is, and R squared of the place."""
+        asked = query_codes(labels.shape[1], self.heads)
+        scores = SHARPNESS * torch.einsum("hqc,spc->shqp", asked, places)
+        shares = scores.masked_fill(~is_real[:, None, None], -torch.inf).softmax(-1)
+        read = shares @ patches[:, None]
+        loss, named = self.cells(read.transpose(1, 2).flatten(2), labels)
+        missed = F.mse_loss(self.place(patches[is_real]), places[is_real])
+        return loss + missed, named | {"place_r2": 1 - 2 * float(missed.detach())}
 
 
 class CellTables(nn.Module):

@@ -18,8 +18,8 @@ from handlens.model.vlm import HandlensModel, SliceBatch
 _HARMONICS = 8
 CODE = 4 * _HARMONICS
 """Numbers in the code of one place."""
-_SHARPNESS = 2.0
-"""Logit per harmonic: high enough that a query reads mostly its own cell, low enough that it can learn."""
+SHARPNESS = 0.8
+"""Logit per harmonic at which a head of a query reads its half of the cell, and a twentieth of what lies beside."""
 
 
 def place_code(u: Float[Tensor, "n"], v: Float[Tensor, "n"], side: int) -> Float[Tensor, "n code"]:
@@ -50,6 +50,21 @@ def place_codes(slices: SliceBatch, table_side: int, side: int) -> Float[Tensor,
     return codes
 
 
+def query_codes(num_queries: int, heads: int) -> Float[Tensor, "heads queries code"]:
+    """Return the code of the place that each head of each query reads.
+
+    The heads of one query share its cell side by side, so together they read twice as many columns.
+    """
+    side = round(num_queries**0.5)
+    index = torch.arange(num_queries)
+    return torch.stack(
+        [
+            place_code(index % side + (head + 0.5) / heads, torch.div(index, side, rounding_mode="floor") + 0.5, side)
+            for head in range(heads)
+        ]
+    )
+
+
 @torch.no_grad()
 def localise(model: HandlensModel, batches: Iterable[SliceBatch]) -> float:
     """Set the resampler's query and key projections in place; return R squared of the fitted places.
@@ -74,13 +89,10 @@ def localise(model: HandlensModel, batches: Iterable[SliceBatch]) -> float:
 
     width, heads = config.width, config.num_heads
     size = width // heads
-    index = torch.arange(config.num_queries)
     query = resampler.ln_q(resampler.query)
     weight, bias = resampler.attn.in_proj_weight, resampler.attn.in_proj_bias
-    for head in range(heads):
-        # The heads of one query share its cell side by side, so together they read twice as many columns.
-        u = index % side + (head + 0.5) / heads
-        wanted = place_code(u.float(), index // side + 0.5, side) * (_SHARPNESS * math.sqrt(size))
+    for head, code_of_query in enumerate(query_codes(config.num_queries, heads)):
+        wanted = code_of_query * (SHARPNESS * math.sqrt(size))
         solved = torch.linalg.pinv(query) @ wanted
         code = solved.shape[1]
         queries = slice(head * size, head * size + code)
