@@ -5,6 +5,7 @@ Boundary: items and results travel by pickle. A worker that dies is replaced and
 
 import contextlib
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -85,7 +86,7 @@ def _ray(jobs: int) -> Iterator[Any]:
         raise NeedsExtra("--engine ray", "ray") from None
     started = not ray.is_initialized()
     if started:
-        ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield ray
     finally:

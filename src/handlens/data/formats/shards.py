@@ -39,7 +39,7 @@ def read_shards(path: Path) -> Iterator[Found]:
             if isinstance(members, Damage):
                 yield members
                 continue
-            sample = _sample(members, file.name)
+            sample = members_to_sample(members, file.name)
             seen[sample.key] = hashlib.sha256(b"".join(_hashed(members))).hexdigest()
             yield sample
     if path.is_dir() and (path / MANIFEST).exists():
@@ -187,7 +187,8 @@ def _damage(file: Path, detail: str) -> Damage:
     return Damage(where=file.name, fault=Fault("unreadable", detail))
 
 
-def _sample(members: Members, shard: str) -> Sample:
+def members_to_sample(members: Members, shard: str) -> Sample:
+    """Return the sample that the files of one stem make."""
     endings = [ending for ending, _ in members]
     place = f"{shard}:{'+'.join(endings)[:40]}"
     pictures = [(ending, data) for ending, data in members if ending.rsplit(".", 1)[-1] in PICTURES]
