@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handlens.answerer import Answerer
-    from handlens.engine.answerer import Lens
+    from handlens.asking import Model
 
 __version__ = "0.1.0"
-__all__ = ["Answerer", "__version__", "load"]
+__all__ = ["Answerer", "__version__", "load"]  # Answer, Conversation and Model stand in handlens.asking
 
 PACKAGED = {"nano": Path(__file__).parent / "nano"}
 """Bundles that ship with the package."""
 
 
-def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False, profile: bool = True) -> "Lens":
+def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False, profile: bool = True) -> "Model":
     """Return a model that answers: ``nano``, a bundle folder, or a torch model folder.
 
     ``keep`` holds a bundle's halves in memory for many questions, ``cache`` keeps visual tokens on disk, and
@@ -23,7 +23,11 @@ def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False,
     Raises:
         ModelError: the name is unknown, or the folder is no whole model.
         NeedsExtra: a torch model folder without torch.
+
+    >>> load("nano").info.name
+    'nano'
     """
+    from handlens.asking import Model
     from handlens.errors import ModelError, NeedsExtra
 
     folder = PACKAGED.get(str(model), Path(model))
@@ -39,10 +43,10 @@ def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False,
             from handlens.model.halves import open_torch
         except ModuleNotFoundError as cause:
             raise NeedsExtra(f"the torch model folder {folder} ({cause.name} is missing)", "train") from None
-        return open_torch(folder)
+        return Model(open_torch(folder))
     from handlens.engine.answerer import open_bundle
 
-    return open_bundle(folder, keep=keep, cache=cache, profile=profile)
+    return Model(open_bundle(folder, keep=keep, cache=cache, profile=profile))
 
 
 def __getattr__(name: str) -> Any:

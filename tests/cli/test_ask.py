@@ -116,12 +116,12 @@ def test_a_corrupt_bundle_is_one_line(capsys, tmp_path, photo):
 def test_json_is_one_object(capsys, photo):
     assert run(["ask", str(photo), str(photo), "What colour is it?", "--json", "--max-tokens", "4"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert list(report) == ["answer", "model", "images", "tokens", "timings"]
+    assert list(report) == ["answer", "ended", "model", "images", "tokens", "timings"]
     assert report["model"] == "nano"
     assert [seen["name"] for seen in report["images"]] == ["photo.png", "photo.png"]
     assert set(report["images"][0]) == {
         "name", "width", "height", "grid", "overview", "refined", "cell_patches", "num_slices", "visual_tokens",
-        "resize_factor",
+        "resize_factor", "smallest_letter_px", "letters", "letters_too_small", "letter_px", "warning", "advice",
     }  # fmt: skip
     assert "".join(token["text"] for token in report["tokens"]) == report["answer"]
     assert all(token["logprob"] <= 0 for token in report["tokens"])

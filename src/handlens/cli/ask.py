@@ -16,6 +16,7 @@ from handlens.core.images import MAX_PIXELS
 if TYPE_CHECKING:
     from handlens.answerer import Answerer, Seen, Token
     from handlens.core.images import Picture
+    from handlens.core.sight import Sight
 
 PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".pdf"}
 
@@ -38,6 +39,7 @@ PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".t
     show_default=True,
     help="Largest picture that is opened.",
 )
+@click.option("--frames", type=click.IntRange(min=1), help="So many frames of a GIF, video or folder, spread evenly.")
 @click.option("--show", is_flag=True, help="Say what the model saw, on stderr.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write what it saw as a picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
@@ -47,6 +49,7 @@ def ask(
     model: str,
     max_slices: int | None,
     max_pixels: int,
+    frames: int | None,
     show: bool,
     picture: Path | None,
     as_json: bool,
@@ -58,6 +61,7 @@ def ask(
     handlens ask examples/receipt.png "What is the total?"
     handlens ask page.pdf#2 "What is the first line?" --show
     cat photo.jpg | handlens ask - "How many circles are there?"
+    handlens ask clip.gif "What moves?" --frames 8
 
     IMAGE is a file, a page of a PDF (page.pdf#2), or - for standard input. The question comes last.
     """  # noqa: D301
@@ -65,17 +69,19 @@ def ask(
     begin = time.perf_counter()
     import handlens
     from handlens.core.chat import ask as ask_once
-    from handlens.core.sampling import Sampling
+    from handlens.core.sampling import Sampling, why_ended
 
     sampling = Sampling(**choices)
-    pictures = [_open(source, max_pixels) for source in sources]
+    pictures = [opened for source in sources for opened in _open_all(source, max_pixels, frames)]
     answerer: Answerer = handlens.load(model, **engine_choices())
     opened = time.perf_counter()
-    seen = answerer.see(pictures, max_slices=max_slices)
+    # A frame is seen whole, as one slice, unless more are asked for.
+    seen = answerer.see(pictures, max_slices=1 if frames and max_slices is None else max_slices)
+    sights = _look(pictures, seen, answerer) if show or as_json else []
     if answerer.info.notice:
         click.echo(f"{answerer.info.name}: {answerer.info.notice}", err=True)
     if show:
-        _show(seen, answerer)
+        _show(sights)
     if picture:
         _draw(pictures, seen, picture)
     tokens, first_word = [], 0.0
@@ -83,10 +89,14 @@ def ask(
         first_word = first_word or time.perf_counter() - begin
         tokens.append(token)
         if not as_json:
-            click.echo(_printable(token.text), nl=False)
+            click.echo(printable(token.text), nl=False)
             sys.stdout.flush()
     timings = {"open": opened - begin, **seen.seconds, "first_word": first_word, "total": time.perf_counter() - begin}
-    click.echo(json.dumps(_report(answerer, seen, tokens, timings), ensure_ascii=False) if as_json else "")
+    ended = why_ended([token.id for token in tokens], sampling)
+    click.echo(json.dumps(_report(answerer, sights, tokens, timings, ended), ensure_ascii=False) if as_json else "")
+    if ended != "stop":
+        why = "the answer repeated itself" if ended == "loop" else "--max-tokens allows more"
+        click.echo(f"ended after {len(tokens)} tokens: {why}", err=True)
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], str]:
@@ -130,7 +140,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Keep an answer from steering a terminal: control characters become U+FFFD."""
     if not sys.stdout.isatty():
         return text
@@ -148,11 +158,31 @@ def _open(source: str, max_pixels: int) -> "Picture":
     return open_picture(sys.stdin.buffer, name="standard input", max_pixels=max_pixels)
 
 
-def _show(seen: "Seen", answerer: "Answerer") -> None:
-    from handlens.cli.seen import describe
+def _open_all(source: str, max_pixels: int, frames: int | None) -> "list[Picture]":
+    """Return one picture, or the frames that were asked for."""
+    from handlens.core.frames import is_moving, open_frames
+    from handlens.errors import ImageError
 
-    for shown in seen.pictures:
-        click.echo(describe(shown.name, shown.plan, answerer.info.num_queries), err=True)
+    if source != "-" and frames is not None and is_moving(source):
+        return open_frames(source, frames, max_pixels=max_pixels)
+    if source != "-" and Path(source).suffix.lower() not in PICTURE_ENDINGS and is_moving(source):
+        what = "folder" if Path(source).is_dir() else "video"
+        raise ImageError(f"{source} is a {what}; give one picture file, or see frames of it, for example --frames 8")
+    return [_open(source, max_pixels)]
+
+
+def _look(pictures: "Sequence[Picture]", seen: "Seen", answerer: "Answerer") -> "list[Sight]":
+    from handlens.core.sight import look_at
+
+    pairs = zip(pictures, seen.plans, strict=True)
+    return [look_at(picture, plan, answerer.info.num_queries) for picture, plan in pairs]
+
+
+def _show(sights: "Sequence[Sight]") -> None:
+    from handlens.cli.seen import describe_sight
+
+    for sight in sights:
+        click.echo(describe_sight(sight), err=True)
 
 
 def _draw(pictures: "Sequence[Picture]", seen: "Seen", file: Path) -> None:
@@ -165,21 +195,20 @@ def _draw(pictures: "Sequence[Picture]", seen: "Seen", file: Path) -> None:
         click.echo(f"wrote {target}", err=True)
 
 
-def _report(answerer: "Answerer", seen: "Seen", tokens: "Sequence[Token]", timings: dict[str, float]) -> dict[str, Any]:
-    from handlens.cli.seen import to_json
+def _report(
+    answerer: "Answerer",
+    sights: "Sequence[Sight]",
+    tokens: "Sequence[Token]",
+    timings: dict[str, float],
+    ended: str,
+) -> dict[str, Any]:
+    from handlens.core.sight import sight_to_json
 
     return {
         "answer": "".join(token.text for token in tokens),
+        "ended": ended,
         "model": answerer.info.name,
-        "images": [
-            {
-                "name": shown.name,
-                **to_json(shown.plan),
-                "visual_tokens": shown.plan.num_slices * answerer.info.num_queries,
-                "resize_factor": round(shown.plan.resize_factor, 4),
-            }
-            for shown in seen.pictures
-        ],
+        "images": [sight_to_json(sight) for sight in sights],
         "tokens": [{"text": token.text, "id": token.id, "logprob": round(token.logprob, 6)} for token in tokens],
         "timings": {station: round(seconds, 4) for station, seconds in timings.items()},
     }

@@ -1,34 +1,19 @@
 """Say and draw what a model sees of a picture.
 
-Boundary: slice plans in, words, JSON and pictures out; ``ask`` and ``slices`` print them.
+Boundary: slice plans in, words and pictures out; ``ask``, ``chat`` and ``slices`` print them.
 """
 
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from handlens.core.sight import SMALLEST_LETTER_PX, Sight
 from handlens.core.slicing import SlicePlan, cell_boxes
 from handlens.errors import SettingError
 
-SMALLEST_LETTER_PX = 8
-"""Height of a small letter that a model still reads, in pixels of what it sees: over half a patch of 14 px."""
 LONGEST_SIDE_PX = 2000
 """A drawing is not larger than this; the grid needs no more."""
 RED = (214, 40, 40)
-
-
-def to_json(plan: SlicePlan) -> dict[str, Any]:
-    """Return a plan as plain values; grid, refined and cell_patches are null when it is not sliced."""
-    return {
-        "width": plan.width,
-        "height": plan.height,
-        "grid": [plan.grid.columns, plan.grid.rows] if plan.grid else None,
-        "overview": list(plan.overview),
-        "refined": list(plan.refined) if plan.refined else None,
-        "cell_patches": list(plan.patches[1]) if plan.grid else None,
-        "num_slices": plan.num_slices,
-    }
 
 
 def describe(name: str, plan: SlicePlan, num_queries: int) -> str:
@@ -47,6 +32,14 @@ def describe(name: str, plan: SlicePlan, num_queries: int) -> str:
         f"{num_encoded}, {plan.num_slices * num_queries} visual tokens\n"
         f"  resize factor {factor:.2f}; smallest readable letters about {letter_px} px high; {detail}"
     )
+
+
+def describe_sight(sight: Sight) -> str:
+    """Return ``describe`` with a warning and what to do about it where text is too small to read."""
+    lines = [describe(sight.name, sight.plan, sight.num_queries)]
+    if sight.warning:
+        lines += [f"  warning: {sight.warning}", f"  what helps: {sight.advice}"]
+    return "\n".join(lines)
 
 
 def draw(image: Image.Image, plan: SlicePlan) -> Image.Image:

@@ -62,7 +62,8 @@ def slices(
         raise click.UsageError("a picture or a --size is missing; for example: handlens slices photo.jpg")
     if picture and len(images) != 1:
         raise click.UsageError(f"--picture needs exactly one picture; {len(images)} were given")
-    from handlens.cli.seen import describe, save_drawing, to_json
+    from handlens.cli.seen import describe, save_drawing
+    from handlens.core.sight import plan_to_json
 
     family = family_named(family_name)
 
@@ -75,7 +76,7 @@ def slices(
     named = [(opened.name, plan(*opened.image.size)) for opened in pictures]
     named += [(f"{width}x{height}", plan(width, height)) for width, height in sizes]
     if as_json:
-        click.echo(json.dumps([to_json(row) for _, row in named]))
+        click.echo(json.dumps([plan_to_json(row) for _, row in named]))
     else:
         for name, row in named:
             click.echo(describe(name, row, family.num_queries))

@@ -64,6 +64,8 @@ class Sampling:
     """End an answer that says the same again and again; see ``core/loops.py``."""
     constraint: Constraint | None = None
     """For example a JSON schema, bound to the tokenizer of the model that answers."""
+    watch: Callable[[Float64[np.ndarray, "vocab"]], None] | None = None
+    """Called with the model's own log-probabilities before every choice; not in beam search."""
 
     def __post_init__(self) -> None:
         checks = (
@@ -150,6 +152,8 @@ def generate(
     logits, is_looping = first_logits, False
     while True:
         logprobs = log_softmax(logits)
+        if sampling.watch:
+            sampling.watch(logprobs)
         scores = np.array(logits, dtype=np.float64)
         scores[banned] = -np.inf
         penalise(scores, answer, sampling.repetition_penalty)

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server and its page; everything it needs beyond the base install is the extra ``serve``."""
