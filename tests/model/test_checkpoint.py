@@ -218,7 +218,7 @@ def test_a_config_that_contradicts_the_file_names_both(folder):
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_size": 91}))
     assert refused(folder).endswith(
-        "llm.model.embed_tokens.weight has shape [90, 128]; config.json needs [91, 128] (vocab_size 91, hidden_size 128)"
+        "embed_tokens.weight has shape [90, 128]; config.json needs [91, 128] (vocab_size 91, hidden_size 128)"
     )
 
 

@@ -19,6 +19,7 @@ from handlens.core.tokenizer import Tokenizer
 from handlens.engine.answerer import Lens
 from handlens.engine.inputs import slice_inputs
 from handlens.engine.room import Room
+from handlens.errors import ModelError
 from handlens.families import family_named
 from handlens.model.checkpoint import load_model
 from handlens.model.stages import Stages
@@ -143,6 +144,14 @@ class StagedLens(Lens):
             SettingError: the chat does not show the pictures.
         """
         return self.stages.prompt(chat, seen.plans)
+
+    def _stops(self) -> set[int]:
+        if not self.stages.stop_ids:
+            raise ModelError(
+                f"the tokenizer has none of the stops of family {self.family.name} "
+                f"({', '.join(self.family.template.stops)}); this tokenizer belongs to another model"
+            )
+        return self.stages.stop_ids
 
 
 def _like(model: HandlensModel) -> torch.Tensor:

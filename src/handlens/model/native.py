@@ -63,7 +63,7 @@ class NativeModel(HandlensModel):
         self.source: Path | None = None
 
     @property
-    def llm(self) -> NativeLanguage:  # type: ignore[override]
+    def llm(self) -> NativeLanguage:
         """The language half."""
         return NativeLanguage(self.model.language_model, self.lm_head)
 

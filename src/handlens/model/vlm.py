@@ -5,7 +5,7 @@ Boundary: arrays prepared by ``core`` in, logits out; registered with the Auto c
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +92,7 @@ class HandlensModel(PreTrainedModel):
         """Number types of the tensors in that file."""
         self.source: Path | None = None
         """The folder it was loaded from."""
-        self.vpm = TOWERS[self.family.tower](shape.vision)
+        self.vpm = cast(VisionTower, TOWERS[self.family.tower](shape.vision))
         self.resampler = Resampler(shape.resampler)
         self.llm = build_language(shape.language)
         if shape.language.tied:
