@@ -5,6 +5,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -29,6 +30,9 @@ def test_commands_in_documents_exist(file: Path) -> None:
     for line in commands_in(file):
         words = re.findall(r"\"[^\"]*\"|'[^']*'|\S+", line)[1:]
         command = [] if words[0].startswith("-") else words[:1]
+        group = handlens.get_command(click.Context(handlens), words[0])
+        if isinstance(group, click.Group) and words[1:] and words[1] in group.list_commands(click.Context(group)):
+            command = words[:2]
         shown = CliRunner().invoke(handlens, [*command, "--help"])
         assert shown.exit_code == 0, f"{file.name}: {line!r}: {shown.output}"
         for option in (word.split("=")[0] for word in words if re.fullmatch(r"--?[a-z][a-z-]*(?:=.*)?", word)):

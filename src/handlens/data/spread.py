@@ -19,6 +19,8 @@ BATCH = 16
 """Items that travel together."""
 AHEAD = 4
 """Batches a worker that are on their way at once; more only fills memory."""
+STARTS = 4
+"""Attempts to start a cluster."""
 MAX_DEATHS = 5
 """Deaths of workers without a finished batch between them, after which an item is to blame."""
 
@@ -86,12 +88,25 @@ def _ray(jobs: int) -> Iterator[Any]:
         raise NeedsExtra("--engine ray", "ray") from None
     started = not ray.is_initialized()
     if started:
-        ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        _start(ray, jobs)
     try:
         yield ray
     finally:
         if started:
             ray.shutdown()
+
+
+def _start(ray: Any, jobs: int) -> None:
+    """Start a cluster of this machine; on a busy one the first attempts may run into Ray's limit of 30 s."""
+    for attempt in range(STARTS):
+        try:
+            ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        except Exception as cause:  # ray raises a plain Exception here
+            ray.shutdown()
+            if attempt == STARTS - 1:
+                line = str(cause).splitlines()[0]
+                raise SettingError(f"Ray does not start ({line}); try again, or use --engine local") from None
 
 
 def _on_ray(ray: Any, function: Callable[[Any], Any], items: Iterable[Any], jobs: int) -> Iterator[Any]:
