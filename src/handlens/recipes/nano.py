@@ -11,6 +11,7 @@ TALK = {"lines": 0.55, "pages": 0.1, "scenes": 0.15, "receipts": 0.05, "labels":
 EVERYTHING = {"lines": 0.28, "pages": 0.15, "scenes": 0.22, "receipts": 0.18, "labels": 0.09, "tables": 0.08}
 
 INSTRUCT = {"lines": 0.28, "pages": 0.07, "scenes": 0.35, "receipts": 0.12, "labels": 0.1, "tables": 0.08}
+CELLS = {"pages": 0.3, "lines": 0.3, "scenes": 0.2, "receipts": 0.12, "labels": 0.08}
 SHOWN = {"pages": 0.33, "lines": 0.25, "scenes": 0.2, "receipts": 0.1, "labels": 0.06, "tables": 0.06}
 
 
@@ -44,21 +45,25 @@ def recipe() -> Recipe:
                 pictures_per_step=64, ramp_pictures=16000,
             ),
             Phase(
+                name="gather", trains=("vision",), objective="gather", sides_px=(224,), slicing=True,
+                mixture=CELLS, steps=1200, rate=2.5e-3, slices_per_step=10, pictures_per_step=64, ramp_pictures=2000,
+            ),
+            Phase(
                 name="layout", trains=("language",), objective="layout", sides_px=(224,), slicing=True,
-                mixture=EVERYTHING, steps=2500, rate=2e-3, slices_per_step=60, pictures_per_step=16,
+                mixture=EVERYTHING, steps=1700, rate=2e-3, slices_per_step=60, pictures_per_step=16,
                 ramp_pictures=8000,
             ),
             Phase(
                 name="warmup", trains=("resampler",), objective="cells", sides_px=(224,), slicing=False, mixture=SHOWN,
-                steps=70, rate=3e-3, slices_per_step=16, pictures_per_step=16, ramp_pictures=5000,
+                steps=120, rate=3e-3, slices_per_step=16, pictures_per_step=16, ramp_pictures=500,
             ),
             Phase(
                 name="resolution", trains=("vision",), objective="cells", sides_px=(224,), slicing=False,
-                mixture=SHOWN, steps=40, rate=2e-3, slices_per_step=16, pictures_per_step=16, ramp_pictures=5000,
+                mixture=SHOWN, steps=40, rate=1e-3, slices_per_step=16, pictures_per_step=16,
             ),
             Phase(
                 name="adaptive", trains=("vision", "resampler"), objective="cells", sides_px=(224,), slicing=True,
-                mixture=SHOWN, steps=400, rate=1.5e-3, slices_per_step=16, pictures_per_step=16, ramp_pictures=5000,
+                mixture=SHOWN, steps=400, rate=1.5e-3, slices_per_step=16, pictures_per_step=16,
             ),
             Phase(
                 name="sft", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),

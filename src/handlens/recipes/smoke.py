@@ -11,7 +11,16 @@ from handlens.train.phases import Recipe
 
 QUICK = {"scenes": 0.5, "labels": 0.5}
 """Pictures that are drawn in a millisecond."""
-STEPS = {"language": 40, "vision": 30, "layout": 40, "warmup": 30, "resolution": 20, "adaptive": 30, "sft": 30}
+STEPS = {
+    "language": 40,
+    "vision": 30,
+    "gather": 30,
+    "layout": 40,
+    "warmup": 30,
+    "resolution": 20,
+    "adaptive": 30,
+    "sft": 30,
+}
 
 
 def model(vocab_size: int = 512) -> HandlensConfig:

@@ -172,16 +172,16 @@ def build_sample(
         max_slices=config.slicing.max_slices if phase.slicing else 1, patch_px=config.slicing.patch_px,
     )  # fmt: skip
     patches = []
-    if phase.objective in ("reading", "cells", "answers"):
+    if phase.sees:
         patches = [
             to_patches(np.asarray(image).transpose(2, 0, 1), config.slicing.patch_px) for image in cut(picture, plan)
         ]
     labels = None
     if phase.objective == "reading":
         labels = patch_labels(record, plan)
-    elif phase.objective in ("cells", "layout") or phase.cells_weight > 0:
+    elif phase.objective in ("gather", "cells", "layout") or phase.cells_weight > 0:
         labels = cell_labels(record, plan, round(config.resampler.num_queries**0.5))
-    if phase.objective in ("reading", "cells") or tokenizer is None:
+    if not phase.talks or tokenizer is None:
         empty = np.zeros(1, dtype=np.int64)
         return Sample(
             patches=patches, plans=(plan,), labels=labels, ids=empty, is_visual=empty.astype(bool),

@@ -48,10 +48,9 @@ def step_flops(config: HandlensConfig, phase: Phase, load: Load) -> float:
 
     A weight that learns costs its forward work twice more, one that only passes slopes on costs it once more.
     """
-    sees = phase.objective in ("reading", "cells", "answers")
-    talks = phase.objective in ("text", "layout", "answers")
+    sees, talks = phase.sees, phase.talks
     trains = {part: part in phase.trains for part in ("vision", "resampler", "language")}
-    compresses = sees and phase.objective != "reading"
+    compresses = phase.compresses
     total = 0.0
     if sees and load.slice_patches:
         total += _vision(config, load, trains["vision"])
@@ -111,6 +110,13 @@ def _heads(config: HandlensConfig, phase: Phase, load: Load) -> float:
     if phase.objective == "reading":
         outputs = 4 * (len(CHARACTERS) + 1) + things + CODE
         return _work(2.0 * load.labelled * config.vision.width * outputs, passes=learns, learns=True)
+    if phase.objective == "gather":
+        outputs = NUM_SLOTS * (len(LETTERS) + 1) + things
+        places, read = len(load.slice_patches) * config.resampler.num_queries, config.resampler.num_heads
+        told = 2.0 * sum(load.slice_patches) * config.vision.width * CODE
+        gathered = 4.0 * read * config.resampler.num_queries * sum(load.slice_patches) * config.vision.width
+        named = 2.0 * places * read * config.vision.width * outputs
+        return gathered + _work(told + named, passes=learns, learns=True)
     if phase.objective == "cells" or (phase.objective == "answers" and phase.cells_weight > 0):
         outputs = NUM_SLOTS * (len(LETTERS) + 1) + things
         places = len(load.slice_patches) * config.resampler.num_queries

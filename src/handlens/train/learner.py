@@ -17,7 +17,7 @@ from handlens.config import HandlensConfig
 from handlens.core.tokenizer import Tokenizer
 from handlens.errors import TrainingError
 from handlens.model.vlm import HandlensModel, SliceBatch
-from handlens.train.cells import CellHead, CellTables
+from handlens.train.cells import CellHead, CellTables, GatherHead
 from handlens.train.distributed import ALONE, World
 from handlens.train.feed import IGNORED, Batch
 from handlens.train.losses import next_word_loss
@@ -27,7 +27,7 @@ from handlens.train.reading import ReadingHead
 from handlens.train.warmstart import place_codes
 
 PARTS = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
-Head = ReadingHead | CellHead | CellTables
+Head = ReadingHead | GatherHead | CellHead | CellTables
 Scores = dict[str, float]
 
 
@@ -82,6 +82,17 @@ def reading_loss(model: HandlensModel, head: ReadingHead, batch: Batch) -> tuple
     real = batch.labels[..., 0] >= 0
     places = place_codes(batch.slices, model.vpm.config.table_side, round(model.resampler.config.num_queries**0.5))
     return head(seen[real], batch.labels[real], places.to(seen.device)[real])
+
+
+def gather_loss(model: HandlensModel, head: GatherHead, batch: Batch) -> tuple[Tensor, Scores]:
+    """Loss of naming what each cell holds from what its patches say together."""
+    assert batch.slices is not None and batch.labels is not None
+    seen = model.vpm(batch.slices.patches, batch.slices.position_ids, batch.slices.is_real)
+    places = place_codes(batch.slices, model.vpm.config.table_side, round(model.resampler.config.num_queries**0.5))
+    is_real = batch.slices.is_real
+    if is_real is None:
+        is_real = torch.ones(seen.shape[:2], dtype=torch.bool, device=seen.device)
+    return head(seen, places.to(seen.device), is_real, batch.labels)
 
 
 def token_loss(
@@ -152,6 +163,9 @@ class Objective(nn.Module):
         if isinstance(self.head, ReadingHead):
             loss, scores = reading_loss(self.model, self.head, batch)
             return share * loss, scores
+        if isinstance(self.head, GatherHead):
+            loss, scores = gather_loss(self.model, self.head, batch)
+            return share * loss, scores
         if isinstance(self.head, CellTables):
             assert batch.labels is not None
             return token_loss(self.model, batch, self.head(batch.labels), num_targets)
@@ -170,6 +184,8 @@ def build_head(model: HandlensModel, config: HandlensConfig, phase: Phase, token
     """Return what a phase adds to the model for its own time."""
     if phase.objective == "reading":
         return ReadingHead(config.vision.width)
+    if phase.objective == "gather":
+        return GatherHead(config.vision.width, config.resampler.num_heads)
     if phase.objective == "cells" or phase.cells_weight > 0:
         return CellHead(config.resampler.width)
     if phase.objective == "layout" and tokenizer is not None:

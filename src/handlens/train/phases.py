@@ -10,10 +10,11 @@ from typing import Literal
 from handlens.errors import SettingError, did_you_mean
 
 Part = Literal["vision", "resampler", "language"]
-Objective = Literal["text", "reading", "cells", "layout", "answers"]
+Objective = Literal["text", "reading", "gather", "cells", "layout", "answers"]
 """``text``: answers about text that stands where visual tokens will; ``reading``: name what each patch shows;
-``cells``: name what each visual token's cell shows; ``layout``: answers about cells told by tables instead of eyes;
-``answers``: answers about pictures. The heads and tables of the middle three are thrown away (``cells.py``)."""
+``gather``: name what each cell shows from the sum of its patches; ``cells``: from its visual token; ``layout``: answers
+about cells told by tables instead of eyes; ``answers``: answers about pictures. The heads and tables of the middle four
+are thrown away (``cells.py``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,21 @@ class Phase:
             )
         if not self.mixture:
             raise SettingError(f"phase {self.name}: the mixture is empty; name at least one kind of record")
+
+    @property
+    def sees(self) -> bool:
+        """True where the vision tower runs."""
+        return self.objective in ("reading", "gather", "cells", "answers")
+
+    @property
+    def compresses(self) -> bool:
+        """True where the resampler runs."""
+        return self.objective in ("cells", "answers")
+
+    @property
+    def talks(self) -> bool:
+        """True where the language model runs."""
+        return self.objective in ("text", "layout", "answers")
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of a step: linear warm-up, then constant and linear, or a cosine, to a tenth."""

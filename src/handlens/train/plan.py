@@ -130,17 +130,17 @@ def held_bytes(config: HandlensConfig, phase: Phase, load: Load) -> float:
     size = 2 if phase.precision == "bfloat16" else 4
     total = 0.0
     vision, resampler, language = config.vision, config.resampler, config.language
-    patches = sum(load.slice_patches) if phase.objective in ("reading", "cells", "answers") else 0
+    patches = sum(load.slice_patches) if phase.sees else 0
     below = False
     if patches and "vision" in phase.trains:
         per_layer = vision.width * (1 if phase.recompute else 9) + (0 if phase.recompute else 2 * vision.mlp_width)
         total += patches * (per_layer * vision.num_layers + 3 * vision.patch_px**2)
         below = True
-    if patches and phase.objective != "reading" and (below or "resampler" in phase.trains):
+    if patches and phase.compresses and (below or "resampler" in phase.trains):
         total += patches * (resampler.vision_width + 5 * resampler.width)
         total += len(load.slice_patches) * resampler.num_queries * 5 * resampler.width
         below = True
-    if phase.objective in ("text", "layout", "answers") and (below or "language" in phase.trains):
+    if phase.talks and (below or "language" in phase.trains):
         inner = (language.num_heads + language.num_kv_heads) * language.head_dim
         per_layer = language.width if phase.recompute else 7 * language.width + 2 * inner + 4 * language.mlp_width
         total += sum(load.segments) * per_layer * language.num_layers
@@ -196,8 +196,7 @@ def price(phase: Phase, config: HandlensConfig, load: Load, machine: Machine) ->
     """Return the cost of a phase whose batches are all like ``load``."""
     times = phase.steps * phase.streams
     flops = times * step_flops(config, phase, load) * (4 / 3 if phase.recompute else 1)
-    sees = phase.objective in ("reading", "cells", "answers")
-    talks = phase.objective in ("text", "layout", "answers")
+    sees, talks = phase.sees, phase.talks
     return Cost(
         phase=phase.name,
         trains=phase.trains,
