@@ -101,9 +101,13 @@ def test_stopped_and_resumed_is_bit_identical(fresh, config, sft, tokenizer, tmp
     assert all(torch.equal(weight, resumed.state_dict()[name]) for name, weight in straight.state_dict().items())
     assert not torch.equal(straight.resampler.query, fresh().resampler.query)
     progress = [
-        json.loads((tmp_path / run_name / "state" / "step-00000004" / "progress.json").read_text()) | {"seconds": 0}
+        json.loads((tmp_path / run_name / "state" / "step-00000004" / "progress.json").read_text())
         for run_name in ("straight", "halved")
     ]
+    assert [row.pop("sessions") for row in progress] == [1, 2]
+    for row in progress:
+        for measured in ("seconds", "processor_seconds", "joules"):
+            assert row.pop(measured) > 0
     assert progress[0] == progress[1]
     assert progress[0]["step"] == 4
     assert straight.llm.config._attn_implementation == "sdpa"
@@ -174,7 +178,7 @@ def test_a_checkpoint_that_cannot_be_written(fresh, config, vision, tmp_path):
 
 def test_a_log_that_cannot_be_written(fresh, config, vision, tmp_path):
     (tmp_path / "log.jsonl").mkdir()
-    with pytest.raises(TrainingError, match=r"^cannot write .*log\.jsonl: Is a directory$"):
+    with pytest.raises(TrainingError, match=r"^cannot write .*log\.jsonl: Is a directory; free some space and run"):
         run(fresh(), config, vision, None, tmp_path)
 
 

@@ -87,17 +87,24 @@ def _sft(slicing: bool) -> tuple[Phase, ...]:
 
 
 def _minicpm_2b(slicing: bool) -> HandlensConfig:
-    """1.0 and 2.0: SigLIP SoViT-400m without its last block, MiniCPM-2B.
-
-    The factors of MiniCPM (embeddings x 12, residuals x 1.4 / sqrt(40), logits / 9) are to be multiplied into its
-    weights, which makes it a Llama with an output of its own.
-    """
+    """1.0 and 2.0: SigLIP SoViT-400m without its last block, MiniCPM-2B."""
     return HandlensConfig(
-        family="2.0",
+        family="2.0" if slicing else "1.0",
         vision=VisionConfig(width=1152, mlp_width=4304, num_layers=26, num_heads=16, table_side=27),
         resampler=ResamplerConfig(num_queries=64, width=2304, vision_width=1152, query_positions=True),
         language=LanguageConfig(
-            vocab_size=122_753, width=2304, mlp_width=5760, num_layers=40, num_heads=36, num_kv_heads=36, norm_eps=1e-5
+            kind="minicpm",
+            vocab_size=122_753,
+            width=2304,
+            mlp_width=5760,
+            num_layers=40,
+            num_heads=36,
+            num_kv_heads=36,
+            norm_eps=1e-5,
+            tied=True,
+            scale_emb=12.0,
+            scale_depth=1.4,
+            dim_model_base=256,
         ),
         slicing=SlicingConfig(side_px=448, max_slices=9 if slicing else 1),
     )

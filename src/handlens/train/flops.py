@@ -88,7 +88,8 @@ def _resampler(config: HandlensConfig, load: Load, below: bool, learns: bool) ->
     for patches in load.slice_patches:
         total += _work(2.0 * patches * resampler.vision_width * width, passes=below, learns=learns)
         total += _work(4.0 * patches * width**2, passes=slopes, learns=learns)
-        total += 4.0 * queries * patches * width * (3 if slopes else 1)
+        # Frozen queries need no slope: one of the four products on the way back is left out.
+        total += 4.0 * queries * patches * width * (3 if learns else 2.5 if below else 1)
         total += _work(4.0 * queries * width**2, passes=slopes, learns=learns)
     return total
 

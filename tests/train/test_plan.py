@@ -1,0 +1,73 @@
+"""The dry run: sizes, prices, and what is marked as never published."""
+
+from dataclasses import replace
+
+import pytest
+
+from handlens.errors import SettingError
+from handlens.recipes import minicpm_v
+from handlens.train.flops import Load, step_flops
+from handlens.train.phases import Recipe
+from handlens.train.plan import MACHINES, machine_named, memory_of, part_sizes, plan_recipe, price
+
+
+def test_sizes_are_those_of_the_model(fresh, config):
+    model = fresh()
+    own = {part: sum(weight.numel() for weight in getattr(model, name).parameters()) for part, name in
+           (("vision", "vpm"), ("resampler", "resampler"), ("language", "llm"))}  # fmt: skip
+    assert part_sizes(config) == own
+
+
+def test_the_three_models_have_their_published_sizes():
+    """arXiv 2408.01800, table 3: 2.8 B, 2.8 B, 8.5 B; the first two are told without the 0.28 B of the words."""
+    sizes = [
+        sum(part_sizes(version.model()).values()) for version in (minicpm_v.V1, minicpm_v.V2, minicpm_v.LLAMA3_V25)
+    ]
+    words = 122_753 * 2304
+    assert [size / 1e9 for size in (sizes[0] - words, sizes[1] - words, sizes[2])] == pytest.approx(
+        [2.8, 2.8, 8.5], abs=0.1
+    )
+
+
+@pytest.mark.parametrize("version", [minicpm_v.V1, minicpm_v.V2, minicpm_v.LLAMA3_V25])
+def test_phases_follow_the_paper(version):
+    phases = {phase.name: phase for phase in version.recipe().phases}
+    assert phases["warmup"].trains == ("resampler",) and phases["warmup"].sides_px == (224,)
+    assert phases["resolution"].trains == ("vision",) and phases["resolution"].sides_px == (448,)
+    assert ("adaptive" in phases) == (version is not minicpm_v.V1)
+    assert phases["warmup"].samples == phases["resolution"].samples == 200_000_000
+    order = list(phases)
+    assert order.index("sft1") + 1 == order.index("sft2")
+    assert phases["sft1"].trains == ("vision", "resampler", "language")
+    for phase in phases.values():
+        assert {"rate", "slices_per_step", "optimiser"} <= set(phase.substitutes), "unpublished values are marked"
+        assert phase.steps * phase.streams * phase.pictures_per_step == pytest.approx(phase.samples, rel=0.01)
+
+
+def test_a_price_is_steps_times_batches(config, sft):
+    load = Load(slice_patches=(64, 64), segments=(40,), targets=10)
+    machine = MACHINES["8xA100"]
+    cost = price(replace(sft, steps=10, streams=3), config, load, machine)
+    assert cost.flops == 30 * step_flops(config, sft, load)
+    assert (cost.slices, cost.tokens, cost.samples) == (60, 1200, 30)
+    assert cost.hours == pytest.approx(cost.flops / (8 * machine.flops_per_second) / 3600)
+    assert cost.frozen == ()
+
+
+def test_memory_falls_with_shares_and_with_recomputing(config, sft):
+    load = Load(slice_patches=(64,) * 50, segments=(300,), targets=100)
+    one = memory_of(config, sft, load, devices=1)
+    assert memory_of(config, replace(sft, recompute=True), load, devices=1) < 0.7 * one
+    assert memory_of(config, sft, load, devices=2) < one
+    assert memory_of(config, replace(sft, trains=("resampler",)), load, devices=1) < one
+
+
+def test_a_recipe_that_draws_its_data_is_priced_by_drawing(config, sft, tokenizer):
+    recipe = Recipe(name="tiny", phases=(sft,))
+    (cost,) = plan_recipe(recipe, config, tokenizer, MACHINES["8xH100"])
+    assert cost.tokens > 0 and cost.slices >= sft.steps
+
+
+def test_unknown_machines_are_told():
+    with pytest.raises(SettingError, match=r"^unknown machine '8xA10'; did you mean '8xA100'\?$"):
+        machine_named("8xA10")
