@@ -277,7 +277,13 @@ def _status_routes(app: "FastAPI", worker: Worker, metrics: Metrics, answerer: A
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {"status": "ok", "model": answerer.info.name, "waiting": worker.num_waiting, "version": __version__}
+        return {
+            "status": "ok",
+            "model": answerer.info.name,
+            "waiting": worker.num_waiting,
+            "notice": answerer.info.notice,
+            "version": __version__,
+        }
 
     @app.get("/metrics", response_class=PlainTextResponse, responses=_documented(401, 403))
     async def numbers() -> PlainTextResponse:

@@ -1,0 +1,147 @@
+"""The page in a real browser, at the size of a desk and of a phone; skipped where no Chromium is installed."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.serve.conftest import EXAMPLES
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright (extra 'dev')")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; apt install chromium")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+SIZES = {"desk": (1280, 900, False), "phone": (390, 844, True)}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def keep(page, name: str) -> None:
+    """Keep a screenshot where ``HANDLENS_SCREENSHOTS`` names a folder."""
+    if folder := os.environ.get("HANDLENS_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        ("desk", "light"),
+        ("phone", "dark"),
+        pytest.param("desk", "dark", marks=pytest.mark.soak),
+        pytest.param("phone", "light", marks=pytest.mark.soak),
+    ],
+)
+def test_a_picture_is_asked_about_and_its_grid_is_drawn(browser, served, size, scheme):
+    width, height, is_phone = SIZES[size]
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, is_mobile=is_phone, has_touch=is_phone, color_scheme=scheme
+    )
+    page = context.new_page()
+    asked, wrong = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.goto(served)
+    keep(page, f"{size}-{scheme}-empty")
+    page.set_input_files("#file", str(EXAMPLES / "receipt.png"))
+    page.get_by_role("button", name="Remove receipt.png").wait_for()
+    page.get_by_label("Your question").fill("What is the total?")
+    page.keyboard.press("Enter")
+    page.locator("#speed:not(:empty)").wait_for(timeout=60_000)
+    # 700x1100 px in slices of 224: ceil(15.3) is over 9; of 8 and 9 cells, 2x4 is nearest to 0.64.
+    assert page.locator(".frame rect").count() == 8
+    grid, image = page.locator(".frame svg").bounding_box(), page.locator(".frame img").bounding_box()
+    assert abs(grid["x"] - image["x"]) < 1
+    assert abs(grid["y"] - image["y"]) < 1
+    assert grid["height"] <= image["height"] + 1
+    assert abs(grid["width"] / grid["height"] - 700 / 1100) < 0.02
+    assert "576 visual tokens" in page.locator("figcaption").inner_text()
+    assert page.locator("#visual").inner_text() == "576"
+    assert page.locator("#memory").inner_text().endswith("MiB")
+    page.get_by_label("Your question").fill("And the date?")
+    page.get_by_role("button", name="Ask").click()
+    page.locator(".turn").nth(3).wait_for()
+    page.locator("#ask:enabled").wait_for(timeout=60_000)
+    keep(page, f"{size}-{scheme}-answered")
+    # Nothing is wider than the screen, and nothing was asked of another machine.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert {
+        url.split("/")[0] + "//" + url.split("/")[2] for url in asked if not url.startswith(("data:", "blob:"))
+    } == {served}
+    assert wrong == []
+    context.close()
+
+
+def test_stop_paste_drop_and_keyboard(browser, served):
+    context = browser.new_context(viewport={"width": 900, "height": 800})
+    page = context.new_page()
+    page.goto(served)
+    # By keyboard alone: the first stops are the two buttons of the picture, then the question.
+    focused = []
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        focused.append(page.evaluate("document.activeElement.id"))
+    assert focused == ["choose", "shoot", "question"]
+    drop = """async ([name, kind]) => {
+        const canvas = Object.assign(document.createElement('canvas'), { width: 60, height: 40 });
+        const blob = await new Promise((resolve) => canvas.toBlob(resolve));
+        const data = new DataTransfer();
+        data.items.add(new File([blob], name, { type: 'image/png' }));
+        const event = kind === 'drop' ? new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true })
+            : new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+    }"""
+    page.evaluate(drop, ["dropped.png", "drop"])
+    page.evaluate(drop, ["pasted.png", "paste"])
+    page.get_by_role("button", name="Remove pasted.png").wait_for()
+    assert page.locator("figure").count() == 2
+    page.get_by_role("button", name="Remove dropped.png").click()
+    assert page.locator("figure").count() == 1
+    page.route("**/v1/chat/completions", lambda route: None)  # an answer that never comes
+    page.get_by_label("Your question").fill("What?")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped.").wait_for()
+    page.unroute("**/v1/chat/completions")
+    page.get_by_role("button", name="Start anew").click()
+    assert page.locator(".turn").count() == page.locator("figure").count() == 0
+    context.close()
+
+
+def test_errors_and_claims_are_said(browser, served):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(served)
+    final = (
+        '{"choices":[{"delta":{},"finish_reason":"stop"}],"handlens":{"ended":"stop","seconds":{"first_word":0.5},'
+        '"tokens_per_second":3,"memory_bytes":1048576,"claims":[{"text":"The total is 5.","verdict":"not supported"}]}}'
+    )
+    said = '{"choices":[{"delta":{"content":"<b>5</b>"}}]}'
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: route.fulfill(
+            content_type="text/event-stream", body=f"data: {said}\n\ndata: {final}\n\ndata: [DONE]\n\n"
+        ),
+    )
+    page.get_by_label("Your question").fill("What?")
+    page.keyboard.press("Enter")
+    page.get_by_text("not supported: The total is 5.").wait_for()
+    assert page.locator(".turn.model .said").inner_text() == "<b>5</b>"  # an answer is text, never markup
+    page.unroute("**/v1/chat/completions")
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(
+        status=429, headers={"retry-after": "7"}, json={"error": {"message": "too many"}}))  # fmt: skip
+    page.get_by_label("Your question").fill("Again?")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text("too many Try again in 7 s.").wait_for()
+    assert page.get_by_label("Your question").input_value() == "Again?"
+    context.close()
