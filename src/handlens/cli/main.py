@@ -24,6 +24,8 @@ COMMANDS = {
     "data": "Check, clean, convert and pack data sets.",
     "train": "Train a model by a recipe.",
     "export": "Make a bundle that runs without torch.",
+    "verify": "Compare a model with another, or with a reference, stage by stage.",
+    "models": "List, show, fetch, remove and make models.",
     "eval": "Measure how often a model is right.",
     "plan": "Say what an answer needs before anything is loaded.",
 }

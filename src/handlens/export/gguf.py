@@ -1,32 +1,29 @@
 """Write the language half as a GGUF file that stock llama.cpp runs.
 
-Boundary: numpy weights under the names of transformers' Llama, one ``tokenizer.json``; no torch, no vision.
+Boundary: numpy weights under the names of transformers, one ``tokenizer.json``; no torch, no vision.
 """
 
-import json
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
 from jaxtyping import Float32
-from tokenizers import Tokenizer as FastTokenizer
 
 from handlens.config import LanguageConfig
-from handlens.engine.llama import ROW_BLOCKS, quantise_rows
+from handlens.engine.llama import ROW_BLOCKS
 from handlens.errors import ModelError, SettingError, did_you_mean
-from handlens.train.vocabulary import LLAMA_BPE
+from handlens.export.stream import Planned, write_planned
+from handlens.export.vocabulary import Vocabulary, add_vocabulary, read_vocabulary, unnamed_vocabulary
 
 QUANTS = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q4_K_M": 15}
 """Names a user can ask for, with the number of ``enum llama_ftype``."""
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""ChatML in the form llama.cpp recognises; it is written where ``<|im_end|>`` exists."""
+ARCHITECTURES = ("llama", "minicpm", "qwen2", "qwen3")
+"""Kinds of language model that are written; llama.cpp uses the same names."""
+INTERLEAVED = ("llama", "minicpm")
+"""Graphs that rotate neighbouring channels; transformers rotates halves."""
+MOST_UNNAMED_SHARE = 0.05
+"""Released checkpoints have a few embedding rows without a token; more than this share is another tokeniser."""
 
 _IN_LAYER = {
     "input_layernorm": "attn_norm",
@@ -39,6 +36,7 @@ _IN_LAYER = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+_NORMS_OF_HEADS = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
 _FALLBACK = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}
 
 
@@ -51,158 +49,139 @@ def check_quant(quant: str) -> None:
 def write_gguf(
     weights: Mapping[str, Float32[np.ndarray, "..."]],
     config: LanguageConfig,
-    tokenizer_file: Path,
+    tokenizer_file: Path | None,
     out: Path,
     *,
     quant: str = "Q8_0",
     name: str = "handlens",
+    marks: Mapping[str, int] | None = None,
 ) -> Path:
     """Write ``out`` whole or not at all.
 
     Args:
-        weights: ``model.embed_tokens.weight``, ``model.layers.0...``, ``lm_head.weight`` (ignored if tied).
+        weights: ``model.embed_tokens.weight``, ``model.layers.0...``, ``lm_head.weight`` (ignored if tied); each is
+            asked for once, when it is written.
         config: shape of the language model.
-        tokenizer_file: ``tokenizer.json`` with as many ids as the embeddings have rows.
+        tokenizer_file: ``tokenizer.json`` of the model. None writes a file that takes ids and no text.
         out: the file to write.
         quant: one of ``QUANTS``.
         name: shown by llama.cpp.
+        marks: ids of ``<image>`` and the like where there is no tokeniser.
 
     Raises:
         SettingError: unknown ``quant``.
-        ModelError: the tokeniser cannot be written, or belongs to another model.
+        ModelError: the tokeniser cannot be written or belongs to another model, or llama.cpp gets no such kind here.
     """
     check_quant(quant)
+    check_kind(config)
+    vocabulary = fit_vocabulary(tokenizer_file, config.vocab_size, marks)
+
+    def add_keys(writer: gguf.GGUFWriter) -> None:
+        add_shape(writer, config, QUANTS[quant], name)
+        add_vocabulary(writer, vocabulary)
+
+    return write_planned(out, config.kind, add_keys, plan_tensors(weights, config, quant))
+
+
+def check_kind(config: LanguageConfig) -> None:
+    """Raise ``ModelError`` unless the kind of language model is one of ``ARCHITECTURES``."""
+    if config.kind not in ARCHITECTURES:
+        raise ModelError(
+            f"a language model of kind {config.kind} is not exported here; GGUF is written for: "
+            f"{', '.join(ARCHITECTURES)}; use llama.cpp's own converter for this one"
+        )
+
+
+def fit_vocabulary(tokenizer_file: Path | None, rows: int, marks: Mapping[str, int] | None = None) -> Vocabulary:
+    """Return a vocabulary with one entry per embedding row.
+
+    Raises:
+        ModelError: the tokeniser belongs to another model.
+    """
+    if tokenizer_file is None:
+        return unnamed_vocabulary(rows, marks)
     vocabulary = read_vocabulary(tokenizer_file)
-    rows = len(weights["model.embed_tokens.weight"])
-    if len(vocabulary.tokens) != rows:
+    unnamed = rows - len(vocabulary.tokens)
+    if not 0 <= unnamed <= rows * MOST_UNNAMED_SHARE:
         raise ModelError(
             f"{tokenizer_file} has {len(vocabulary.tokens)} ids but the model has {rows} rows; "
             "take the tokenizer.json that was trained with it"
         )
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    writer = gguf.GGUFWriter(unfinished, "llama")
-    try:
-        _add_shape(writer, config, quant, name)
-        _add_vocabulary(writer, vocabulary)
-        for tensor, values, kind in _tensors(weights, config, quant):
-            encoded = _encode(values, kind)
-            writer.add_tensor(tensor, encoded, raw_dtype=gguf.GGMLQuantizationType[kind])
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return out
+    return vocabulary.grown(rows)
 
 
-def _add_shape(writer: gguf.GGUFWriter, config: LanguageConfig, quant: str, name: str) -> None:
+def add_shape(writer: gguf.GGUFWriter, config: LanguageConfig, file_type: int, name: str) -> None:
+    """Write every key of the shape; hazards of single families are named where they are met."""
     writer.add_name(name)
-    writer.add_file_type(QUANTS[quant])
+    writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_positions)
     writer.add_embedding_length(config.width)
     writer.add_block_count(config.num_layers)
     writer.add_feed_forward_length(config.mlp_width)
     writer.add_head_count(config.num_heads)
     writer.add_head_count_kv(config.num_kv_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    writer.add_rope_dimension_count(config.head_dim)
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_layer_norm_rms_eps(config.norm_eps)
+    if config.kind in ("llama", "qwen3"):
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
+    if config.kind == "llama":
+        writer.add_vocab_size(config.vocab_size)
+        writer.add_rope_dimension_count(config.head_dim)
+    if config.kind == "minicpm":
+        # Always written: the loader's own logit scale is the inverse of what its graph divides by.
+        writer.add_embedding_scale(config.scale_emb)
+        writer.add_residual_scale(config.residual_scale)
+        writer.add_logit_scale(config.logit_divisor)
+    if config.long_rope:
+        # Type and factors belong together: with the type alone the graph rotates as if there were no factors.
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+        writer.add_rope_scaling_orig_ctx_len(config.long_rope.original_positions)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Vocabulary:
-    """A byte-level BPE as GGUF stores it."""
-
-    tokens: list[str]
-    types: list[int]
-    merges: list[str]
-
-
-def read_vocabulary(tokenizer_file: Path) -> Vocabulary:
-    """Read a ``tokenizer.json`` whose word rule llama.cpp knows as ``llama-bpe``.
-
-    Raises:
-        ModelError: another kind of tokeniser, ids with gaps, or merges that llama.cpp would read otherwise.
-    """
-    fields = json.loads(tokenizer_file.read_text(encoding="utf-8"))
-    model = fields["model"]
-    if model.get("type") != "BPE" or LLAMA_BPE not in _word_rules(fields):
-        raise ModelError(
-            f"{tokenizer_file} does not split words as 'llama-bpe' does; GGUF export writes only that kind"
-        )
-    ids = dict(model["vocab"])
-    types = dict.fromkeys(ids.values(), gguf.TokenType.NORMAL)
-    for added in fields["added_tokens"]:
-        ids[added["content"]] = added["id"]
-        types[added["id"]] = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
-    by_id = {number: token for token, number in ids.items()}
-    if sorted(by_id) != list(range(len(ids))):
-        raise ModelError(f"{tokenizer_file} has {len(ids)} tokens but its ids are not 0 to {len(ids) - 1}")
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    if not model.get("ignore_merges"):
-        _check_merges(tokenizer_file, {token for token, number in ids.items() if types[number] == 1})
-    return Vocabulary(
-        tokens=[by_id[number] for number in range(len(ids))],
-        types=[int(types[number]) for number in range(len(ids))],
-        merges=merges,
-    )
+def plan_tensors(weights: Mapping[str, np.ndarray], config: LanguageConfig, quant: str) -> list[Planned]:
+    """Return every tensor in the order of the computation; a value is asked for when it is written."""
+    planned = [
+        Planned(ours, shape, tensor_kind(ours, shape, config, quant), lambda name=theirs: _value(weights, name, config))
+        for ours, theirs, shape in tensor_names(config)
+    ]
+    if config.long_rope:
+        for part, factors in (("long", config.long_rope.long), ("short", config.long_rope.short)):
+            values = np.asarray(factors, dtype=np.float32)
+            planned.append(Planned(f"rope_factors_{part}.weight", values.shape, "F32", lambda values=values: values))
+    return planned
 
 
-def _word_rules(fields: dict) -> list[str]:
-    """Return the word rules of the pre-tokeniser."""
-    stage = fields.get("pre_tokenizer") or {}
-    stages = stage.get("pretokenizers", [stage])
-    return [str(part["pattern"].get("Regex")) for part in stages if part.get("type") == "Split"]
-
-
-def _check_merges(tokenizer_file: Path, tokens: set[str]) -> None:
-    """Refuse a token that merging does not reach: llama.cpp takes a whole word from the list before it merges."""
-    fast = FastTokenizer.from_file(str(tokenizer_file))
-    for token in sorted(tokens):
-        text = fast.decoder.decode([token])
-        words = fast.pre_tokenizer.pre_tokenize_str(text)
-        found = fast.encode(text, add_special_tokens=False).tokens
-        if len(words) == 1 and words[0][0] == token and found != [token]:
-            raise ModelError(
-                f"{tokenizer_file}: the token {token!r} is read as {found} here and as one token by llama.cpp; "
-                "set ignore_merges in its model"
-            )
-
-
-def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("llama-bpe")
-    writer.add_token_list(vocabulary.tokens)
-    writer.add_token_types(vocabulary.types)
-    writer.add_token_merges(vocabulary.merges)
-    writer.add_add_bos_token(False)
-    if "<|im_end|>" in vocabulary.tokens:
-        writer.add_eos_token_id(vocabulary.tokens.index("<|im_end|>"))
-        writer.add_chat_template(CHAT_TEMPLATE)
-    if "<|endoftext|>" in vocabulary.tokens:
-        writer.add_pad_token_id(vocabulary.tokens.index("<|endoftext|>"))
-
-
-def _tensors(
-    weights: Mapping[str, np.ndarray], config: LanguageConfig, quant: str
-) -> Iterator[tuple[str, np.ndarray, str]]:
-    """Yield name, values and type of every tensor, in the order of the computation."""
-    yield _typed("token_embd", weights["model.embed_tokens.weight"], config, quant)
+def tensor_names(config: LanguageConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Yield GGUF name, name in transformers, and shape of every tensor."""
+    width, head = config.width, config.head_dim
+    rows = {
+        "attn_q": config.num_heads * head, "attn_k": config.num_kv_heads * head, "attn_v": config.num_kv_heads * head,
+        "ffn_gate": config.mlp_width, "ffn_up": config.mlp_width,
+    }  # fmt: skip
+    columns = {"attn_output": config.num_heads * head, "ffn_down": config.mlp_width}
+    yield "token_embd.weight", "model.embed_tokens.weight", (config.vocab_size, width)
     for layer in range(config.num_layers):
         for theirs, ours in _IN_LAYER.items():
-            values = weights[f"model.layers.{layer}.{theirs}.weight"]
-            if ours in ("attn_q", "attn_k"):
-                values = interleave(values, config.num_heads if ours == "attn_q" else config.num_kv_heads)
-            yield _typed(f"blk.{layer}.{ours}", values, config, quant)
-    yield _typed("output_norm", weights["model.norm.weight"], config, quant)
+            shape = (width,) if ours.endswith("norm") else (rows.get(ours, width), columns.get(ours, width))
+            yield f"blk.{layer}.{ours}.weight", f"model.layers.{layer}.{theirs}.weight", shape
+            if config.kind == "qwen2" and ours in ("attn_q", "attn_k", "attn_v"):
+                yield f"blk.{layer}.{ours}.bias", f"model.layers.{layer}.{theirs}.bias", shape[:1]
+        if config.kind == "qwen3":
+            for theirs, ours in _NORMS_OF_HEADS.items():
+                yield f"blk.{layer}.{ours}.weight", f"model.layers.{layer}.{theirs}.weight", (head,)
+    yield "output_norm.weight", "model.norm.weight", (width,)
     if not config.tied:
-        yield _typed("output", weights["lm_head.weight"], config, quant)
+        yield "output.weight", "lm_head.weight", (config.vocab_size, width)
+
+
+def _value(weights: Mapping[str, np.ndarray], name: str, config: LanguageConfig) -> np.ndarray:
+    """Return a weight with its rows in the order of llama.cpp."""
+    values = weights[name]
+    if config.kind in INTERLEAVED and name.endswith(("q_proj.weight", "k_proj.weight")):
+        return interleave(values, config.num_heads if "q_proj" in name else config.num_kv_heads)
+    return values
 
 
 def interleave(values: Float32[np.ndarray, "rows columns"], num_heads: int) -> Float32[np.ndarray, "rows columns"]:
@@ -214,9 +193,9 @@ def interleave(values: Float32[np.ndarray, "rows columns"], num_heads: int) -> F
     return values.reshape(num_heads, 2, rows // num_heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def _typed(name: str, values: np.ndarray, config: LanguageConfig, quant: str) -> tuple[str, np.ndarray, str]:
-    kind = "F32" if values.ndim == 1 else fit_row(tensor_type(name, config, quant), values.shape[-1])
-    return f"{name}.weight", values, kind
+def tensor_kind(name: str, shape: tuple[int, ...], config: LanguageConfig, quant: str) -> str:
+    """Return the type in which a tensor is stored: vectors in 32 bits, matrices as the quantisation says."""
+    return "F32" if len(shape) == 1 else fit_row(tensor_type(name.removesuffix(".weight"), config, quant), shape[-1])
 
 
 def tensor_type(name: str, config: LanguageConfig, quant: str) -> str:
@@ -250,10 +229,3 @@ def fit_row(kind: str, columns: int) -> str:
         return kind
     smaller = _FALLBACK.get(kind, kind)
     return smaller if columns % ROW_BLOCKS[smaller][0] == 0 else "F16"
-
-
-def _encode(values: np.ndarray, kind: str) -> np.ndarray:
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    if kind in ROW_BLOCKS:
-        return quantise_rows(values, kind)
-    return gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])

@@ -22,6 +22,9 @@ OPSET = 20
 IR_VERSION = 9
 """The file format that came with it."""
 
+MOST_CHECKED_BYTES = 200_000_000
+"""A larger graph is not checked: that takes two more copies of its weights."""
+
 Weights = Mapping[str, Float32[np.ndarray, "..."]]
 
 
@@ -70,9 +73,9 @@ class GraphWriter:
         )
 
 
-def write_vision(weights: Weights, config: HandlensConfig, out: Path) -> Path:
-    """Write ``out``, for any number of patches, whole or not at all."""
-    graph = GraphWriter()
+def write_vision(weights: Weights, config: HandlensConfig, out: Path, *, graph: GraphWriter | None = None) -> Path:
+    """Write ``out``, for any number of patches, whole or not at all; ``graph`` may store weights in another way."""
+    graph = graph or GraphWriter()
     x = _embed(graph, weights)
     for layer in range(config.vision.num_layers):
         x = _block(graph, x, f"vpm.encoder.layers.{layer}", weights, config)
@@ -95,7 +98,8 @@ def write_vision(weights: Weights, config: HandlensConfig, out: Path) -> Path:
         ir_version=IR_VERSION,
         producer_name="handlens",
     )
-    onnx.checker.check_model(model)
+    if type(graph) is GraphWriter and sum(len(part.raw_data) for part in graph.constants.values()) < MOST_CHECKED_BYTES:
+        onnx.checker.check_model(model)
     return _save(model, out)
 
 

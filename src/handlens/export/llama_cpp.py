@@ -1,0 +1,163 @@
+"""Write a model folder as the two files of stock llama.cpp: ``language-<quant>.gguf`` and ``mmproj.gguf``.
+
+Boundary: a folder in the official layout in, a folder out; tensors pass one by one, so an 8B model needs the memory of
+its largest tensor. No torch.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from handlens.config import HandlensConfig
+from handlens.engine.mtmd import check_pair
+from handlens.errors import ModelError
+from handlens.export.gguf import check_kind, check_quant, write_gguf
+from handlens.export.mmproj import check_family, write_mmproj
+from handlens.export.tensor_file import TensorFolder
+
+MMPROJ = "mmproj.gguf"
+COPIED = ("config.json", "tokenizer.json")
+"""Files that travel with the two, so that the folder can be verified and asked."""
+
+
+class WithoutPrefix(Mapping[str, np.ndarray]):
+    """The tensors of one part of a model under their names inside that part."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], prefix: str) -> None:
+        self.weights, self.prefix = weights, prefix
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.weights[self.prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(self.prefix) for name in self.weights if name.startswith(self.prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufFolder:
+    """Two files that belong together, and what is known about them."""
+
+    folder: Path
+    language: Path
+    mmproj: Path
+    config: HandlensConfig
+    tokenizer: Path | None
+
+    @classmethod
+    def open(cls, folder: Path) -> "GgufFolder":
+        """Find the two files and read both headers.
+
+        Raises:
+            ModelError: one of them or ``config.json`` is missing or damaged, or they do not belong together.
+        """
+        files = sorted(folder.glob("*.gguf"))
+        visions = [file for file in files if "mmproj" in file.name]
+        languages = [file for file in files if file not in visions]
+        if len(visions) != 1 or len(languages) != 1:
+            raise ModelError(
+                f"{folder} has {len(languages)} language and {len(visions)} mmproj GGUF files; one of each is needed, "
+                "the second with 'mmproj' in its name"
+            )
+        check_pair(visions[0], languages[0])
+        tokenizer = folder / "tokenizer.json"
+        return cls(
+            folder=folder,
+            language=languages[0],
+            mmproj=visions[0],
+            config=read_config(folder),
+            tokenizer=tokenizer if tokenizer.is_file() else None,
+        )
+
+
+def is_gguf_folder(folder: Path) -> bool:
+    """True for a folder that holds GGUF files and neither a manifest nor torch weights."""
+    return (
+        folder.is_dir()
+        and any(folder.glob("*.gguf"))
+        and not (folder / "manifest.json").is_file()
+        and not (folder / "model.safetensors").is_file()
+    )
+
+
+def read_config(folder: Path) -> HandlensConfig:
+    """Read ``config.json`` without torch.
+
+    Raises:
+        ModelError: the file is missing, damaged or of another kind of model.
+    """
+    file = folder / "config.json"
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise ModelError(f"{folder} has no config.json; copy the one of the model it was made of") from None
+    except ValueError as cause:
+        raise ModelError(f"{file} is not valid JSON: {cause}") from None
+    if not isinstance(fields, dict):
+        raise ModelError(f"{file} holds a {type(fields).__name__}; an object with the official fields is needed")
+    return HandlensConfig.from_official(fields)
+
+
+def export_gguf(
+    model_folder: Path | str,
+    out: Path | str,
+    *,
+    quant: str = "F16",
+    mmproj: str | None = None,
+    name: str | None = None,
+    marks: Mapping[str, int] | None = None,
+) -> Path:
+    """Write the two files of a model folder; ``out`` appears whole or stays as it was.
+
+    Args:
+        model_folder: ``config.json``, ``model.safetensors`` (or shards) and, if there, ``tokenizer.json``; without
+            it the language file takes ids and no text.
+        out: the folder to write.
+        quant: type of the language weights, one of ``export.gguf.QUANTS``.
+        mmproj: ``F32`` or ``F16``. None takes F32 where ``quant`` is F32.
+        name: shown by llama.cpp.
+        marks: ids of marks such as ``<image>`` where there is no tokeniser.
+
+    Raises:
+        SettingError: unknown ``quant``.
+        ModelError: the folder is not whole, llama.cpp has no part for this family, or ``out`` holds something else.
+    """
+    model_folder, out = Path(model_folder), Path(out)
+    check_quant(quant)
+    config = read_config(model_folder)
+    check_family(config)
+    check_kind(config.language)
+    if out.exists() and not is_gguf_folder(out) and not (out.is_dir() and not any(out.iterdir())):
+        raise ModelError(f"{out} exists and holds no GGUF model; give a new folder name")
+    weights = TensorFolder.open(model_folder)
+    tokenizer = model_folder / "tokenizer.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        write_gguf(
+            WithoutPrefix(weights, "llm."),
+            config.language,
+            tokenizer if tokenizer.is_file() else None,
+            unfinished / f"language-{quant}.gguf",
+            quant=quant,
+            name=name or out.stem,
+            marks=marks,
+        )
+        write_mmproj(weights, config, unfinished / MMPROJ, kind=mmproj or ("F32" if quant == "F32" else "F16"))
+        for file in COPIED:
+            if (model_folder / file).is_file():
+                shutil.copyfile(model_folder / file, unfinished / file)
+        shutil.rmtree(out, ignore_errors=True)
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return out

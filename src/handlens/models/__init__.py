@@ -1,0 +1,1 @@
+"""Models on this machine: found, shown, fetched, removed, and made of random weights."""

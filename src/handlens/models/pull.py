@@ -1,0 +1,197 @@
+"""Fetch a model from the Hugging Face hub: resumed, compared by hash, whole or not at all.
+
+Boundary: the network, through ``huggingface_hub``. No code and no pickle is fetched.
+"""
+
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from handlens.errors import ModelError
+from handlens.export.bundle import sha256_of
+from handlens.models.store import UNFINISHED, folder_of
+
+RECORD = "handlens-pull.json"
+"""Where the model came from, with the hash of every file."""
+WANTED = ("*.safetensors", "*.json", "*.model", "*.gguf", "*.onnx", "*.txt", "*.jinja", "README.md", "LICENSE*")
+REFUSED = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+Advance = Callable[..., None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """One file of a repository."""
+
+    name: str
+    num_bytes: int
+    sha256: str | None
+    """Of large files."""
+    git_hash: str | None
+    """Of small files: sha1 of ``blob <size>`` and the content."""
+
+
+def pull_model(
+    name: str, *, revision: str | None = None, only: Sequence[str] = (), advance: Advance | None = None
+) -> Path:
+    """Fetch a repository into the store; what was fetched before is kept and checked.
+
+    Args:
+        name: ``owner/name``.
+        revision: branch, tag or commit; None takes the latest.
+        only: patterns of files, for example ``*Q4_K_M.gguf``; empty takes all that a model needs.
+        advance: told bytes done, bytes wanted and the file.
+
+    Raises:
+        ModelError: no network, no such repository, no right to read it, or a file that arrives damaged.
+    """
+    if name.count("/") != 1:
+        raise ModelError(f"'{name}' is no name on Hugging Face; give owner/name, for example openbmb/MiniCPM-V-2_6")
+    folder = folder_of(name)
+    if folder.is_dir() and not only:
+        check_pulled(folder)
+        return folder
+    unfinished = folder.with_name(folder.name + UNFINISHED)
+    commit, licence, files = _ask_hub(name, revision)
+    chosen = [file for file in files if _is_wanted(file.name, only)]
+    if not chosen:
+        raise ModelError(f"{name} has no file that a model needs" + (f" among {', '.join(only)}" if only else ""))
+    total, done = sum(file.num_bytes for file in chosen), 0
+    _check_space(folder.parent, total)
+    for file in chosen:
+        _fetch(name, commit, file, unfinished, functools.partial(_tell, advance, done, total, file.name))
+        done += file.num_bytes
+    shutil.rmtree(unfinished / ".cache", ignore_errors=True)
+    record = {
+        "repository": name,
+        "revision": commit,
+        "licence": licence,
+        "files": {file.name: {"bytes": file.num_bytes, "sha256": sha256_of(unfinished / file.name)} for file in chosen},
+    }
+    (unfinished / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+    return folder
+
+
+def _tell(advance: Advance | None, done: int, total: int, name: str, count: int) -> None:
+    """Move the bar."""
+    if advance:
+        advance(done + count, total, name)
+
+
+def check_pulled(folder: Path) -> None:
+    """Compare every file with the hash that it had when it was fetched.
+
+    Raises:
+        ModelError: a file is missing or changed.
+    """
+    try:
+        files = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
+        return
+    for name, facts in files.items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != facts["sha256"]:
+            raise ModelError(f"{folder / name} is missing or changed; `handlens models rm` the model and pull it again")
+
+
+def _is_wanted(name: str, only: Sequence[str]) -> bool:
+    if any(fnmatch(name, pattern) for pattern in REFUSED) or ".." in Path(name).parts:
+        return False
+    return any(fnmatch(name, pattern) for pattern in (only or WANTED))
+
+
+def _ask_hub(name: str, revision: str | None) -> tuple[str, str, list[RemoteFile]]:
+    """Return commit, licence and files of a repository."""
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().model_info(name, revision=revision, files_metadata=True)
+    except Exception as cause:  # the library and its transport raise many kinds
+        raise _explained(name, cause) from None
+    licence = str((info.card_data or {}).get("license") or "unknown") if info.card_data is not None else "unknown"
+    files = [
+        RemoteFile(
+            name=sibling.rfilename,
+            num_bytes=int(sibling.size or 0),
+            sha256=sibling.lfs.sha256 if sibling.lfs else None,
+            git_hash=sibling.blob_id,
+        )
+        for sibling in info.siblings or ()
+    ]
+    return str(info.sha), licence, files
+
+
+def _fetch(name: str, commit: str, file: RemoteFile, folder: Path, count: Callable[[int], Any]) -> None:
+    """Fetch one file, going on where an earlier try stopped, and compare its hash."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import tqdm
+
+    class Counter(tqdm):  # type: ignore[misc]
+        """Tells the bytes to our own bar and draws nothing."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            self.so_far = int(kwargs.get("initial") or 0)
+            super().__init__(*args, **(kwargs | {"disable": True}))
+
+        def update(self, n: float | None = 1) -> None:
+            self.so_far += int(n or 0)
+            count(self.so_far)
+
+    target = folder / file.name
+    if target.is_file() and _is_whole(target, file):
+        count(file.num_bytes)
+        return
+    target.unlink(missing_ok=True)
+    try:
+        hf_hub_download(name, file.name, revision=commit, local_dir=folder, tqdm_class=Counter)
+    except Exception as cause:  # the library and its transport raise many kinds
+        raise _explained(name, cause) from None
+    if not _is_whole(target, file):
+        target.unlink(missing_ok=True)
+        raise ModelError(f"{file.name} of {name} arrived damaged: its hash differs; pull it again")
+
+
+def _is_whole(target: Path, file: RemoteFile) -> bool:
+    if target.stat().st_size != file.num_bytes:
+        return False
+    if file.sha256:
+        return sha256_of(target) == file.sha256
+    if not file.git_hash:
+        return True
+    content = target.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == file.git_hash
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ModelError(
+            f"the model has {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free; "
+            "make room or set HANDLENS_CACHE"
+        )
+
+
+def _explained(name: str, cause: Exception) -> ModelError:
+    """Return one line for a failure of the hub or of the network."""
+    kind = type(cause).__name__
+    if kind == "GatedRepoError":
+        return ModelError(f"{name} asks readers to accept a licence; do so on huggingface.co, then `hf auth login`")
+    if kind == "RevisionNotFoundError":
+        return ModelError(f"{name} has no such revision; give a branch, tag or commit that exists")
+    if kind in ("RepositoryNotFoundError", "HFValidationError"):
+        return ModelError(f"Hugging Face has no model {name}, or it is private; check the name, or `hf auth login`")
+    if kind in ("HfHubHTTPError", "EntryNotFoundError"):
+        return ModelError(f"Hugging Face refused {name}: {' '.join(str(cause).split())[:200]}; try again later")
+    return ModelError(
+        f"cannot reach Hugging Face for {name} ({kind}); what was fetched is kept: run it again with a network, or copy "
+        "the folder from another machine and give its path"
+    )
