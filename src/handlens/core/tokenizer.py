@@ -55,15 +55,19 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
-        """Read the tokenizer of a model folder.
+        """Read the tokenizer of a model folder: ``tokenizer.json``, or ``tokenizer.model`` of 1.0 and 2.0.
 
         Raises:
             ModelError: there is none, or it is damaged.
         """
-        file = Path(folder) / "tokenizer.json"
-        if not file.is_file():
+        file, sentencepiece = Path(folder) / "tokenizer.json", Path(folder) / "tokenizer.model"
+        if file.is_file():
+            return cls.from_file(file)
+        if not sentencepiece.is_file():
             raise ModelError(f"no tokenizer.json in {folder}; copy it from the release that the model belongs to")
-        return cls.from_file(file)
+        from handlens.core.sentencepiece import convert_sentencepiece
+
+        return cls(convert_sentencepiece(sentencepiece.read_bytes()))
 
     @property
     def vocab_size(self) -> int:
