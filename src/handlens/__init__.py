@@ -38,7 +38,8 @@ def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False,
             f"unknown model '{model}'; known: {', '.join(PACKAGED)}; or give the path of a folder: "
             "a bundle (manifest.json) or a torch model (config.json, model.safetensors)"
         )
-    if not (folder / "manifest.json").is_file() and (folder / "model.safetensors").is_file():
+    weights = ("config.json", "model.safetensors")
+    if not (folder / "manifest.json").is_file() and any((folder / name).is_file() for name in weights):
         try:
             from handlens.model.halves import open_torch
         except ModuleNotFoundError as cause:
