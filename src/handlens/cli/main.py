@@ -28,6 +28,8 @@ COMMANDS = {
     "models": "List, show, fetch, remove and make models.",
     "eval": "Measure how often a model is right.",
     "plan": "Say what an answer needs before anything is loaded.",
+    "tune": "Find the settings that suit this machine.",
+    "bench": "Measure how fast a model runs here.",
 }
 """Name of a command (and of its file) -> its line in ``handlens --help``."""
 FILES = {"eval": "evaluate"}

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,10 @@ def main() -> None:
 def run_job(job: dict[str, Any]) -> Figures:
     """Return the figures of one job: seconds and peak bytes per phase, and rates."""
     lens, pictures = _open(job)
+    if job.get("mmproj"):
+        from handlens.measure.stock import run_stock
+
+        return run_stock(job, pictures[0].image, _stock_prompt(lens, job), Path(job["bundle"]) / job["language"])
     found: Figures = {"base_bytes": memory.resident_bytes(), "phases": {}}
     rows = None
     if "vision" in job["parts"]:
@@ -60,6 +65,16 @@ def _open(job: dict[str, Any]) -> "tuple[Lens, list[Any]]":
     setup = Setup.from_json(job["setup"])
     lens = open_bundle(job["bundle"], setup=setup, keep=job.get("keep", False), verify=False)
     return lens, [Picture(_image(source), "picture") for source in job["images"]]
+
+
+def _stock_prompt(lens: "Lens", job: dict[str, Any]) -> str:
+    """Return the same prompt with llama.cpp's mark in the place of the picture."""
+    from handlens.measure.stock import MARKER
+
+    template = lens.family.template
+    system = template.system.format(text=template.default_system) if template.default_system is not None else ""
+    user = template.user.format(text=f"{MARKER}\n{job['question']}")
+    return template.begin + system + user + template.opening
 
 
 def _image(source: Any) -> Any:

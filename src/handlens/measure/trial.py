@@ -41,6 +41,11 @@ class Job:
     parts: tuple[str, ...] = ("vision", "language")
     width: int = 0
     """Width of made-up visual tokens where the vision half does not run."""
+    mmproj: Path | None = None
+    """Vision file of stock llama.cpp: measure that instead of our halves."""
+    language: str = ""
+    """Language file of the bundle that stock llama.cpp runs."""
+    positions: int = 4096
     limit_seconds: float = 600.0
 
     def to_json(self) -> dict[str, Any]:
@@ -49,7 +54,8 @@ class Job:
             "bundle": str(self.bundle), "setup": self.setup.to_json(), "images": list(self.images),
             "question": self.question, "second_question": self.second_question, "max_tokens": self.max_tokens,
             "max_encoded": self.max_encoded, "max_slices": self.max_slices, "parts": list(self.parts),
-            "width": self.width,
+            "width": self.width, "mmproj": str(self.mmproj or ""), "language": self.language,
+            "positions": self.positions,
         }  # fmt: skip
 
 
