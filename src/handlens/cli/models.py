@@ -105,6 +105,29 @@ def rm(name: str, as_json: bool) -> None:
 
 
 @models.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("adapter", type=click.Path(path_type=Path))
+@click.option("--to", "out", type=click.Path(path_type=Path), required=True, help="Folder of the merged model.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+def merge(model: Path, adapter: Path, out: Path, as_json: bool) -> None:
+    """Add a PEFT adapter to the weights of its model.
+
+    \b
+    handlens models merge MiniCPM-V-2_6 my-adapter --to merged
+
+    The official layout comes out, every tensor in the type it had. Needs the extra 'train'.
+    """  # noqa: D301
+    from handlens.errors import NeedsExtra
+
+    try:
+        from handlens.models.adapter import merge_adapter
+    except ModuleNotFoundError as cause:
+        raise NeedsExtra(f"merging an adapter ({cause.name} is missing)", "train") from None
+    folder = merge_adapter(model, adapter, out)
+    click.echo(json.dumps({"folder": str(folder)}) if as_json else str(folder))
+
+
+@models.command()
 @click.argument("name")
 @click.option("--random", "is_random", is_flag=True, help="Random weights; the only kind there is.")
 @click.option("--to", "out", type=click.Path(path_type=Path), help="Folder.  [default: in the store, NAME-random]")
@@ -137,9 +160,15 @@ def make(
     own = f"{released}-random"
     with progress_bar(f"make {released}", "tensors") as advance:
         folder = make_random(
-            released_config(family), out or folder_of(own), quant=quant, vision=vision, mmproj=mmproj, seed=seed, name=own,
+            released_config(family),
+            out or folder_of(own),
+            quant=quant,
+            vision=vision,
+            mmproj=mmproj,
+            seed=seed,
+            name=own,
             progress=advance,
-        )  # fmt: skip
+        )
     sizes = read_sizes(folder)
     if as_json:
         click.echo(json.dumps({"name": own, "folder": str(folder), "family": family, "files": sizes}))

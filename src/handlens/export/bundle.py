@@ -22,6 +22,8 @@ FORMAT = 1
 PREPARATION = 1
 """Raised whenever ``core`` begins to prepare pictures or prompts differently."""
 MANIFEST = "manifest.json"
+MMPROJ = "mmproj.gguf"
+"""The vision part for stock llama.cpp; a bundle may have it."""
 VISIONS = {"fp32": "vision.onnx", "int8": "vision-int8.onnx"}
 """Variants of the vision half and their file names."""
 
@@ -121,7 +123,12 @@ class Bundle:
     @property
     def language(self) -> str:
         """Name of the language file."""
-        return self._one(".gguf")
+        return next(name for name in sorted(self.manifest["files"]) if name.endswith(".gguf") and name != MMPROJ)
+
+    @property
+    def mmproj(self) -> str | None:
+        """Name of the vision file for llama.cpp, where the bundle has one."""
+        return MMPROJ if MMPROJ in self.manifest["files"] else None
 
     def _one(self, ending: str) -> str:
         return next(name for name in sorted(self.manifest["files"]) if name.endswith(ending))
@@ -202,6 +209,7 @@ def export_bundle(
     name: str | None = None,
     licence: str = "Apache-2.0",
     weights: bool = False,
+    mmproj: bool = False,
 ) -> Path:
     """Write a bundle of a torch model folder; ``out`` appears whole or stays as it was.
 
@@ -214,6 +222,7 @@ def export_bundle(
         name: defaults to the name of ``out``.
         licence: SPDX name of the licence of the weights.
         weights: also copy ``config.json`` and ``model.safetensors``, so that the folder can be trained further.
+        mmproj: also write the vision part for stock llama.cpp.
 
     Raises:
         NeedsExtra: torch is not installed.
@@ -233,7 +242,9 @@ def export_bundle(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
-        config = write_halves(model_folder, unfinished, quant=quant, vision=vision, name=name or out.stem)
+        config = write_halves(
+            model_folder, unfinished, quant=quant, vision=vision, name=name or out.stem, mmproj=mmproj
+        )
         copied = ("tokenizer.json", "config.json", "model.safetensors") if weights else ("tokenizer.json",)
         for file in copied:
             shutil.copyfile(model_folder / file, unfinished / file)

@@ -3,6 +3,7 @@
 Boundary: numpy weights under the names of transformers, one ``tokenizer.json``; no torch, no vision.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -143,13 +144,15 @@ def add_shape(writer: gguf.GGUFWriter, config: LanguageConfig, file_type: int, n
 def plan_tensors(weights: Mapping[str, np.ndarray], config: LanguageConfig, quant: str) -> list[Planned]:
     """Return every tensor in the order of the computation; a value is asked for when it is written."""
     planned = [
-        Planned(ours, shape, tensor_kind(ours, shape, config, quant), lambda name=theirs: _value(weights, name, config))
+        Planned(
+            ours, shape, tensor_kind(ours, shape, config, quant), functools.partial(_value, weights, theirs, config)
+        )
         for ours, theirs, shape in tensor_names(config)
     ]
     if config.long_rope:
         for part, factors in (("long", config.long_rope.long), ("short", config.long_rope.short)):
             values = np.asarray(factors, dtype=np.float32)
-            planned.append(Planned(f"rope_factors_{part}.weight", values.shape, "F32", lambda values=values: values))
+            planned.append(Planned(f"rope_factors_{part}.weight", values.shape, "F32", values.copy))
     return planned
 
 

@@ -7,20 +7,30 @@ from pathlib import Path
 
 from handlens.config import HandlensConfig
 from handlens.errors import ModelError
-from handlens.export.bundle import VISIONS
+from handlens.export.bundle import MMPROJ, VISIONS
 from handlens.export.gguf import check_quant, write_gguf
+from handlens.export.mmproj import write_mmproj
 from handlens.export.onnx import quantise_vision, write_vision
-from handlens.model.checkpoint import load_model
+from handlens.families import family_named
+from handlens.model.checkpoint import load_config, load_model
 
 
-def write_halves(model_folder: Path, folder: Path, *, quant: str, vision: str, name: str) -> HandlensConfig:
-    """Write ``vision*.onnx`` and ``language-<quant>.gguf``; return the configuration of the model.
+def write_halves(
+    model_folder: Path, folder: Path, *, quant: str, vision: str, name: str, mmproj: bool = False
+) -> HandlensConfig:
+    """Write ``vision*.onnx``, ``language-<quant>.gguf`` and, if wanted, ``mmproj.gguf``; return the configuration.
 
     Raises:
         SettingError: unknown ``quant``.
-        ModelError: the model folder is not whole.
+        ModelError: the model folder is not whole, or a half cannot be written for its family.
     """
     check_quant(quant)
+    family = family_named(load_config(model_folder).family)
+    if family.tower != "siglip":
+        raise ModelError(
+            f"family {family.name} has no ONNX vision half here; bundles are made of 2.5, 2.6, 4.0, 4.5 and nano; "
+            "run it as a torch folder"
+        )
     tokenizer_file = model_folder / "tokenizer.json"
     if not tokenizer_file.is_file():
         raise ModelError(
@@ -35,4 +45,6 @@ def write_halves(model_folder: Path, folder: Path, *, quant: str, vision: str, n
     if vision == "int8":
         quantise_vision(graph, folder / VISIONS["int8"])
         graph.unlink()
+    if mmproj:
+        write_mmproj(weights, config, folder / MMPROJ)
     return config

@@ -16,11 +16,12 @@ import numpy as np
 from handlens.config import HandlensConfig
 from handlens.engine.mtmd import check_pair
 from handlens.errors import ModelError
+from handlens.export.bundle import MMPROJ
 from handlens.export.gguf import check_kind, check_quant, write_gguf
 from handlens.export.mmproj import check_family, write_mmproj
 from handlens.export.tensor_file import TensorFolder
+from handlens.families import family_named
 
-MMPROJ = "mmproj.gguf"
 COPIED = ("config.json", "tokenizer.json")
 """Files that travel with the two, so that the folder can be verified and asked."""
 
@@ -103,6 +104,22 @@ def read_config(folder: Path) -> HandlensConfig:
     if not isinstance(fields, dict):
         raise ModelError(f"{file} holds a {type(fields).__name__}; an object with the official fields is needed")
     return HandlensConfig.from_official(fields)
+
+
+def hazards(model_folder: Path, kind: str) -> list[str]:
+    """Return where an export, ``bundle`` or ``gguf``, computes otherwise than the released code, one line each."""
+    config = read_config(model_folder)
+    notes = []
+    if family_named(config.family).attends_padding:
+        notes.append(
+            "2.5: slices are seen one by one, with 2-D positions by llama.cpp; the released code reads row 0 of the "
+            "table and the padding of its batch, so visual tokens differ by more than 1; docs/families-gguf.md has the sizes"
+        )
+    if kind == "gguf" and not (model_folder / "tokenizer.json").is_file():
+        notes.append("no tokenizer.json: the language file takes ids and no text")
+    if kind == "gguf" and config.family != "nano":
+        notes.append("llama.cpp slices some picture sizes differently; docs/families-gguf.md says which")
+    return notes
 
 
 def export_gguf(

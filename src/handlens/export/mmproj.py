@@ -4,6 +4,7 @@ Boundary: numpy weights under the official names in, one GGUF file out; no torch
 llama.cpp has no vision part for 1.0 and 2.0, and that of 4.6 is not written here.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def tensor_names(config: HandlensConfig) -> Iterator[tuple[str, str, tuple[int, 
 def _tensors(weights: Mapping[str, np.ndarray], config: HandlensConfig, kind: str) -> list[Planned]:
     """Return every tensor in the order of the computation; the values are asked for when they are written."""
     planned = [
-        Planned(ours, shape, _kind(ours, shape, kind), lambda name=theirs: weights[name])
+        Planned(ours, shape, _kind(ours, shape, kind), functools.partial(weights.__getitem__, theirs))
         for ours, theirs, shape in tensor_names(config)
     ]
     dim = config.resampler.width
@@ -127,19 +128,23 @@ def _tensors(weights: Mapping[str, np.ndarray], config: HandlensConfig, kind: st
                     f"resampler.attn.{part}.{end}",
                     shape,
                     _kind(f"{part}.{end}", shape, kind),
-                    lambda end=end, rows=rows: weights[f"resampler.attn.in_proj_{end}"][rows],
+                    functools.partial(_part, weights, f"resampler.attn.in_proj_{end}", rows),
                 )
             )
     # The official projection is used as x @ proj; llama.cpp multiplies by the transposed weight.
     planned.append(
-        Planned("resampler.proj.weight", (dim, dim), _kind("proj.weight", (dim, dim), kind),
-                lambda: np.ascontiguousarray(weights["resampler.proj"].T))
-    )  # fmt: skip
+        Planned("resampler.proj.weight", (dim, dim), kind, lambda: np.ascontiguousarray(weights["resampler.proj"].T))
+    )
     side = config.vision.table_side
     planned.append(  # the loader asks for it; the graph computes it anew
         Planned("resampler.pos_embed_k", (side * side, dim), "F32", lambda: key_positions(side, side, dim))
     )
     return planned
+
+
+def _part(weights: Mapping[str, np.ndarray], name: str, rows: slice) -> np.ndarray:
+    """Return the rows of queries, keys or values, which are stored as one."""
+    return weights[name][rows]
 
 
 def _kind(name: str, shape: tuple[int, ...], kind: str) -> str:

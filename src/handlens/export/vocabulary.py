@@ -27,7 +27,8 @@ CHATML = (
 """In the form llama.cpp recognises; it is written where ``<|im_end|>`` exists."""
 LLAMA3 = (
     "{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n"
-    "{{ message.content | trim }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    "{{ message.content | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 TEMPLATES = {"<|im_end|>": CHATML, "<|eot_id|>": LLAMA3}
 """Token that ends a turn -> chat template."""

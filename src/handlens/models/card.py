@@ -21,6 +21,8 @@ NEEDS = {
     "adapter": "the extra 'train', and the model it was trained on",
 }
 
+HALVES = (".onnx", ".onnx.data", ".gguf")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
@@ -47,9 +49,7 @@ class Card:
         """Memory that its weights take: of a bundle the larger half, of a torch model float32."""
         if self.kind == "torch" and self.parameters:
             return 4 * self.parameters
-        return max(
-            (int(facts["bytes"]) for name, facts in self.files.items() if name.endswith((".onnx", ".gguf"))), default=0
-        )
+        return max((int(facts["bytes"]) for name, facts in self.files.items() if name.endswith(HALVES)), default=0)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -89,9 +89,15 @@ def describe_model(name: str, folder: Path, *, hashes: bool = True) -> Card:
     }
     notice = Bundle.open(folder, verify=False).info.notice if kind == "bundle" else ""
     return Card(
-        name=name, folder=folder, kind=kind, family=family, licence=_licence(folder), files=files, parameters=parameters,
+        name=name,
+        folder=folder,
+        kind=kind,
+        family=family,
+        licence=_licence(folder),
+        files=files,
+        parameters=parameters,
         notice=notice,
-    )  # fmt: skip
+    )
 
 
 def _measure(folder: Path, kind: str) -> tuple[str, int | None]:

@@ -5,6 +5,7 @@ quantised from normal numbers, so that scales are those of real weights and noth
 measured on it; its answers mean nothing.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -17,9 +18,8 @@ import numpy as np
 from handlens.config import HandlensConfig
 from handlens.engine.llama import ROW_BLOCKS, quantise_rows
 from handlens.errors import ModelError, NeedsExtra
-from handlens.export.bundle import VISIONS, _replace, write_manifest
+from handlens.export.bundle import MMPROJ, VISIONS, _replace, write_manifest
 from handlens.export.gguf import QUANTS, add_shape, check_kind, check_quant, plan_tensors
-from handlens.export.llama_cpp import MMPROJ
 from handlens.export.mmproj import VERSIONS, write_mmproj
 from handlens.export.stream import Planned, write_planned
 from handlens.export.vocabulary import add_vocabulary, read_vocabulary
@@ -136,7 +136,7 @@ def _write_language(
         return tensor.values() if tensor.name.startswith("rope_factors") else pool.tensor(tensor)
 
     planned = [
-        Planned(tensor.name, tensor.shape, tensor.kind, lambda number=number, tensor=tensor: draw(number, tensor))
+        Planned(tensor.name, tensor.shape, tensor.kind, functools.partial(draw, number, tensor))
         for number, tensor in enumerate(known)
     ]
 

@@ -115,7 +115,7 @@ def _ask_hub(name: str, revision: str | None) -> tuple[str, str, list[RemoteFile
         info = HfApi().model_info(name, revision=revision, files_metadata=True)
     except Exception as cause:  # the library and its transport raise many kinds
         raise _explained(name, cause) from None
-    licence = str((info.card_data or {}).get("license") or "unknown") if info.card_data is not None else "unknown"
+    licence = str(getattr(info.card_data, "license", None) or "unknown")
     files = [
         RemoteFile(
             name=sibling.rfilename,
@@ -131,9 +131,9 @@ def _ask_hub(name: str, revision: str | None) -> tuple[str, str, list[RemoteFile
 def _fetch(name: str, commit: str, file: RemoteFile, folder: Path, count: Callable[[int], Any]) -> None:
     """Fetch one file, going on where an earlier try stopped, and compare its hash."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class Counter(tqdm):  # type: ignore[misc]
+    class Counter(tqdm):
         """Tells the bytes to our own bar and draws nothing."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -192,6 +192,6 @@ def _explained(name: str, cause: Exception) -> ModelError:
     if kind in ("HfHubHTTPError", "EntryNotFoundError"):
         return ModelError(f"Hugging Face refused {name}: {' '.join(str(cause).split())[:200]}; try again later")
     return ModelError(
-        f"cannot reach Hugging Face for {name} ({kind}); what was fetched is kept: run it again with a network, or copy "
-        "the folder from another machine and give its path"
+        f"cannot reach Hugging Face for {name} ({kind}); what was fetched is kept: run it again with a network, or "
+        "copy the folder from another machine and give its path"
     )

@@ -27,11 +27,23 @@ class DeviceSide:
     """What both have in common: preparation by ``core``, language by llama.cpp."""
 
     name: str
-    config: HandlensConfig
-    family: Family
     tokenizer: Encoder
     precision: Precision
-    language: Path
+
+    @property
+    def config(self) -> HandlensConfig:
+        """Shape and family."""
+        raise NotImplementedError
+
+    @property
+    def language(self) -> Path:
+        """The language file."""
+        raise NotImplementedError
+
+    @property
+    def family(self) -> Family:
+        """Rules of the released version."""
+        return family_named(self.config.family)
 
     def see(self, case: Case, plans: list[SlicePlan], trace: Trace) -> list[np.ndarray]:
         """Return the visual tokens of every slice and note what can be seen on the way."""
@@ -96,7 +108,6 @@ class BundleSide(DeviceSide):
     bundle: Bundle
     tokenizer: Encoder
     precision: Precision
-    language: Path
 
     @classmethod
     def open(cls, folder: Path, tokenizer: Encoder | None) -> "BundleSide":
@@ -113,18 +124,17 @@ class BundleSide(DeviceSide):
             bundle=bundle,
             tokenizer=find_tokenizer(folder, tokenizer),
             precision=Precision(vision=vision, language=bundle.info.quantisation),
-            language=folder / bundle.language,
         )
 
     @property
-    def config(self) -> HandlensConfig:  # type: ignore[override]
+    def config(self) -> HandlensConfig:
         """Shape and family."""
         return self.bundle.config
 
     @property
-    def family(self) -> Family:  # type: ignore[override]
-        """Rules of the released version."""
-        return self.bundle.family
+    def language(self) -> Path:
+        """The language file."""
+        return self.bundle.folder / self.bundle.language
 
     def see(self, case: Case, plans: list[SlicePlan], trace: Trace) -> list[np.ndarray]:
         """Return the visual tokens of every slice; grids, pixels and positions are those of ``core``."""
@@ -178,17 +188,12 @@ class GgufSide(DeviceSide):
         )
 
     @property
-    def config(self) -> HandlensConfig:  # type: ignore[override]
+    def config(self) -> HandlensConfig:
         """Shape and family."""
         return self.files.config
 
     @property
-    def family(self) -> Family:  # type: ignore[override]
-        """Rules of the released version."""
-        return family_named(self.config.family)
-
-    @property
-    def language(self) -> Path:  # type: ignore[override]
+    def language(self) -> Path:
         """The language file."""
         return self.files.language
 

@@ -47,11 +47,30 @@ class Precision:
 class Side(Protocol):
     """A model as the contract sees it."""
 
-    name: str
-    config: HandlensConfig
-    family: Family
-    tokenizer: Encoder
-    precision: Precision
+    @property
+    def name(self) -> str:
+        """Its path."""
+        ...
+
+    @property
+    def config(self) -> HandlensConfig:
+        """Shape and family."""
+        ...
+
+    @property
+    def family(self) -> Family:
+        """Rules of the released version."""
+        ...
+
+    @property
+    def tokenizer(self) -> Encoder:
+        """Of the folder, or one that was given."""
+        ...
+
+    @property
+    def precision(self) -> Precision:
+        """How exactly it computes."""
+        ...
 
     def trace(self, case: Case) -> Trace:
         """Take a case through all stages."""
