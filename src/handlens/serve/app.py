@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from handlens import __version__
 from handlens.answerer import Answerer
-from handlens.errors import NeedsExtra
+from handlens.core.images import open_picture
+from handlens.errors import ImageError, NeedsExtra
 from handlens.serve.guard import App, Guard
 from handlens.serve.metrics import Metrics, resident_bytes
 from handlens.serve.pictures import Upload, Uploads
@@ -77,7 +78,7 @@ def build_app(answerer: Answerer, settings: ServerSettings | None = None) -> App
     _refusals(app)
     _chat_route(app, worker, metrics, settings)
     _model_routes(app, answerer)
-    _file_routes(app, uploads)
+    _file_routes(app, uploads, settings)
     _status_routes(app, worker, metrics, answerer)
     _page_routes(app)
     return Guard(app, settings, metrics)
@@ -244,7 +245,7 @@ def _model_routes(app: "FastAPI", answerer: Answerer) -> None:
         return described()
 
 
-def _file_routes(app: "FastAPI", uploads: Uploads) -> None:
+def _file_routes(app: "FastAPI", uploads: Uploads, settings: ServerSettings) -> None:
     from typing import Annotated
 
     from fastapi import File, Form, UploadFile
@@ -252,8 +253,10 @@ def _file_routes(app: "FastAPI", uploads: Uploads) -> None:
     @app.post("/v1/files", responses=_documented(400, 401, 403, 413, 422))
     async def upload(file: Annotated[UploadFile, File()], purpose: Annotated[str, Form()] = "vision") -> dict[str, Any]:
         data = await file.read()
-        if not data:
-            raise Refusal(400, "the uploaded file is empty; send a picture", param="file")
+        try:  # what is no picture is refused now and not when someone asks about it
+            await asyncio.to_thread(open_picture, data, name="the file", max_pixels=settings.max_pixels)
+        except ImageError as error:
+            raise Refusal(400, str(error), param="file") from None
         kept = Upload(data=data, filename=(file.filename or "upload").encode("utf-8", "replace").decode())
         uploads.add(kept)
         return kept.to_json()
