@@ -95,7 +95,8 @@ def finetune(
         )
     )  # fmt: skip
     if dry_run:
-        return show_cost(tuning, machine, as_json)
+        show_cost(tuning, machine, as_json)
+        return None
     from handlens.cli.progress import progress_bar
     from handlens.cli.train import news
 

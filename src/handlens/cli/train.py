@@ -3,7 +3,7 @@
 import json
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -44,7 +44,7 @@ def train(
     data: Path | None,
     base: str | None,
     machine: str,
-    parallel: str,
+    parallel: Literal["fsdp", "ddp"],
     as_json: bool,
 ) -> int | None:
     """Train a model by a recipe.
@@ -73,10 +73,12 @@ def train(
 
         raise NeedsExtra(f"training ({cause.name} is missing)", "train") from None
     if as_list:
-        return show_list(as_json)
+        show_list(as_json)
+        return None
     assert recipe is not None
     if dry_run:
-        return show_plan(recipe, settings, machine, data, as_json)
+        show_plan(recipe, settings, machine, data, as_json)
+        return None
     assert out is not None
     from handlens.cli.progress import progress_bar
 

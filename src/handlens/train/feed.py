@@ -87,18 +87,14 @@ class Batch:
         """Return the batch with its tensors on a device."""
         if self.ids.device == device:
             return self
-        slices = self.slices
-        moved = {
-            name: None if value is None else value.to(device, non_blocking=True)
-            for name, value in vars(slices).items()
-        } if slices else None  # fmt: skip
         return replace(
             self,
-            slices=SliceBatch(**moved) if moved else None,
-            **{
-                name: None if (value := getattr(self, name)) is None else value.to(device, non_blocking=True)
-                for name in ("labels", "ids", "is_visual", "targets", "tasks")
-            },
+            slices=None if self.slices is None else self.slices.to(torch.empty(0, device=device)),
+            labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
+            ids=self.ids.to(device, non_blocking=True),
+            is_visual=self.is_visual.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+            tasks=self.tasks.to(device, non_blocking=True),
         )
 
 
@@ -258,6 +254,7 @@ def pad_slices(samples: list[Sample], config: HandlensConfig) -> SliceBatch:
         torch.from_numpy(places),
         torch.from_numpy(keys),
         None if is_real.all() else torch.from_numpy(is_real),
+        tuple(shape for _, shape in flat),
     )
 
 

@@ -184,7 +184,7 @@ class Tuning:
         folder = self.ask.out / PHASE
         rows = read_rows(folder / LOG)
         progress = read_progress(sorted((folder / "state").glob("step-*"))[-1])
-        last = next((row for row in reversed(rows) if "loss" in row), {})
+        last: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
         return {
             "folder": str(folder),
             "steps": progress.step,
