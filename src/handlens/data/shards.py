@@ -43,12 +43,13 @@ def write_shards(
     split: str = "train",
     *,
     level: float = 1.0,
+    languages: Sequence[str] = ("en",),
     per_shard: int = PER_SHARD,
     progress: Progress | None = None,
 ) -> Path:
     """Generate ``count`` records into shards and return the path of the manifest.
 
-    The bytes do not depend on ``jobs``. A shard or manifest appears under its name only when it
+    Pictures take the ``languages`` in turn. The bytes do not depend on ``jobs``. A shard or manifest appears under its name only when it
     is whole, and replaces the one before it. ``progress`` is called with records done and
     records wanted.
 
@@ -75,7 +76,7 @@ def write_shards(
         if progress is not None:
             progress(num_made, count)
 
-    work = partial(_write_shard, folder, kind, seed, split, level)
+    work = partial(_write_shard, folder, kind, seed, split, level, tuple(languages))
     workers = min(jobs, len(spans))
     rows = _in_parallel(work, spans, workers, report) if workers > 1 else _in_turn(work, spans, report)
     manifest = folder / "manifest.parquet"
@@ -200,6 +201,7 @@ def _write_shard(
     seed: int,
     split: str,
     level: float,
+    languages: tuple[str, ...],
     span: Span,
     tick: Callable[[], None] = _count_one,
 ) -> list[Row]:
@@ -212,7 +214,7 @@ def _write_shard(
     try:
         with tarfile.open(partial_name, "w", format=tarfile.USTAR_FORMAT) as tar:
             for index in range(start, end):
-                record = generate(kind, seed, index, split=split, level=level)
+                record = generate(kind, seed, index, split=split, level=level, languages=languages)
                 rows.append(_add(tar, record) | {"shard": name})
                 tick()
         partial_name.replace(whole)

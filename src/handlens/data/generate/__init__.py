@@ -80,6 +80,12 @@ def _draw_until_it_fits(draw: Draw, rng: Random, split: str, level: float, tongu
     return draw(rng, split, level, tongue)
 
 
+def languages_of(kind: str) -> tuple[str, ...]:
+    """Return the codes of the languages that a kind can be drawn in."""
+    every = (language(code) for code in LANGUAGES)
+    return tuple(tongue.code for tongue in every if not tongue.kinds or kind in tongue.kinds or kind == "mixed")
+
+
 _DRAWN_BY = {
     "lines": "lines.draw_lines", "pages": "pages.draw_page", "receipts": "receipts.draw_receipt",
     "labels": "labels.draw_label", "invoices": "invoices.draw_invoice", "forms": "forms.draw_form",
@@ -96,4 +102,4 @@ def _draw(kind: str) -> Draw:
     return draw
 
 
-__all__ = ["KINDS", "LANGUAGES", "MIXTURE", "SPLITS", "generate"]
+__all__ = ["KINDS", "LANGUAGES", "MIXTURE", "SPLITS", "generate", "languages_of"]

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from handlens.data.generate.fonts import Font
 from handlens.data.generate.ink import Face, around, face_of, put_text, text_width
 from handlens.data.generate.language import Language
-from handlens.data.generate.page import Colour
+from handlens.data.generate.page import Colour, Px
 from handlens.data.generate.photo import choose_warp, grain_tile, is_clean, move_boxes, move_lines, spoil, warp_image
 from handlens.data.records import Box, Glyph, Line
 
@@ -43,8 +43,8 @@ class Board:
         self.lines: list[Line] = []
 
     def text(
-        self, face: Face, text: str, x: float, baseline: float, colour: Colour = BLACK, *,
-        anchor: str = "left", most_px: float = 1e9, keep: bool = True,
+        self, face: Face, text: str, x: Px, baseline: Px, colour: Colour = BLACK, *,
+        anchor: str = "left", most_px: Px = 1e9, keep: bool = True,
     ) -> Line:  # fmt: skip
         """Print one line at ``x`` (its ``anchor`` left, middle or right), smaller where it must be.
 
@@ -60,30 +60,30 @@ class Board:
             raise Overfull(text)
         x0, y0 = int(left) - 4, int(baseline) - round(face.height * 1.3)
         mask = np.zeros((round(face.height * 2.1), int(wide) + 12), np.uint8)
-        line = put_text(mask, face, text, left - x0, baseline - y0)
+        line = put_text(mask, face, text, float(left - x0), float(baseline - y0))
         self.picture.paste(colour, (x0, y0), Image.fromarray(mask))
         line = shift_line(line, x0, y0)
         if keep:
             self.lines.append(line)
         return line
 
-    def flip(self, box: Sequence[float]) -> Box:
+    def flip(self, box: Sequence[Px]) -> Box:
         """Return the box mirrored where the page is read from the right."""
         x0, y0, x1, y1 = map(float, box)
         return (self.width - x1, y0, self.width - x0, y1) if self.is_rtl else (x0, y0, x1, y1)
 
-    def box(self, box: Sequence[float], fill: Colour | None = None, edge: Colour | None = None, width: int = 1) -> Box:
+    def box(self, box: Sequence[Px], fill: Colour | None = None, edge: Colour | None = None, width: int = 1) -> Box:
         """Draw a rectangle; return where it is."""
         where = self.flip(box)
         self.pen.rectangle(where, fill, edge, width)
         return where
 
-    def rule(self, x0: float, y: float, x1: float, colour: Colour = BLACK, width: int = 1) -> None:
+    def rule(self, x0: Px, y: Px, x1: Px, colour: Colour = BLACK, width: int = 1) -> None:
         """Draw a level line."""
         a, _, b, _ = self.flip((x0, y, x1, y))
         self.pen.line((a, y, b, y), colour, width)
 
-    def trim(self, bottom: float) -> None:
+    def trim(self, bottom: Px) -> None:
         """Cut the page below ``bottom``."""
         self.height = min(self.height, round(bottom))
         self.picture = self.picture.crop((0, 0, self.width, self.height))
@@ -132,7 +132,7 @@ def ground(rng: Random, paper: Colour, width: int, height: int) -> Image.Image:
     return Image.fromarray(np.take(shades, grain_tile()[y : y + height, x : x + width], axis=0))
 
 
-def shift_line(line: Line, x: float, y: float) -> Line:
+def shift_line(line: Line, x: Px, y: Px) -> Line:
     """Return the line moved by whole px."""
 
     def moved(box: Box) -> Box:
@@ -146,7 +146,7 @@ class Overfull(Exception):
     """A text does not fit its place at any readable size: the page is drawn anew with other words."""
 
 
-def fit(face: Face, text: str, most_px: float) -> Face:
+def fit(face: Face, text: str, most_px: Px) -> Face:
     """Return the face at the largest size, up to its own, at which the text is narrow enough.
 
     Raises:
@@ -161,7 +161,7 @@ def fit(face: Face, text: str, most_px: float) -> Face:
     return face
 
 
-def wrap(face: Face, text: str, most_px: float) -> list[str]:
+def wrap(face: Face, text: str, most_px: Px) -> list[str]:
     """Return the text in lines that are narrow enough, cut at blanks."""
     lines: list[str] = []
     for word in text.split(" "):

@@ -11,7 +11,7 @@ from handlens.data.generate.board import BLACK, WHITE, Board, accent, faces, tin
 from handlens.data.generate.fiction import country, person, word
 from handlens.data.generate.ink import face_of
 from handlens.data.generate.language import Language, language
-from handlens.data.generate.page import Colour, Page
+from handlens.data.generate.page import Colour, Page, Px
 from handlens.data.records import Turn
 
 LAYOUTS = ("left", "right", "band")
@@ -54,7 +54,7 @@ def draw_card(rng: Random, split: str, level: float, tongue: Language | None = N
     _face(rng, board, photo_x, top + 6, photo_w, photo_h)
     x = 14 if layout == "right" or is_tall else photo_x + photo_w + 14
     room = width - 28 if is_tall else width - photo_w - 42
-    at: float = top + (photo_h + 14 if is_tall else 4)
+    at: Px = top + (photo_h + 14 if is_tall else 4)
     step = min(body.height + small.height + 8, (height - at - bold.height - 6) / len(fields))
     for name, value in fields.items():
         board.text(small, name[:1].upper() + name[1:], x, at + small.ascent, (84, 84, 92), most_px=room)
@@ -83,7 +83,7 @@ def _guilloche(rng: Random, board: Board, colour: Colour) -> None:
         board.pen.line(points, pale, 1)
 
 
-def _face(rng: Random, board: Board, x: float, y: float, width: float, height: float) -> None:
+def _face(rng: Random, board: Board, x: Px, y: Px, width: Px, height: Px) -> None:
     """Draw the head and shoulders of nobody."""
     x0, y0, x1, y1 = board.box((x, y, x + width, y + height), tint(rng, 190, 235, 20), (110, 110, 118))
     skin = rng.choice(((240, 204, 172), (214, 164, 122), (160, 108, 72), (104, 70, 48)))

@@ -10,7 +10,7 @@ from handlens.data.generate.board import BLACK, Board, Overfull, faces, fit, tin
 from handlens.data.generate.ink import Face, text_width
 from handlens.data.generate.language import Language, language
 from handlens.data.generate.markup import to_html, to_markdown
-from handlens.data.generate.page import Colour, Page
+from handlens.data.generate.page import Colour, Page, Px
 from handlens.data.records import Box, Turn
 
 LAYOUTS = ("columns", "bars", "line", "pie")
@@ -61,8 +61,8 @@ def draw_chart(rng: Random, split: str, level: float, tongue: Language | None = 
 
 
 def _scale(
-    board: Board, face: Face, values: list[int], step: int, top: float, bottom: float, right: float
-) -> tuple[float, float, int]:
+    board: Board, face: Face, values: list[int], step: int, top: Px, bottom: Px, right: float
+) -> tuple[Px, Px, int]:
     """Draw the scale with a line for every step; returns left edge, px per unit, highest mark."""
     high = step * math.ceil(max(values) / step + 0.2)
     wide = text_width(face, str(high)) + 10
@@ -78,7 +78,7 @@ def _scale(
 
 def _upright(
     board: Board, face: Face, names: list[str], values: list[int], step: int, top: float
-) -> tuple[list[float], list[float], float, float]:  # fmt: skip
+) -> tuple[list[float], list[float], Px, Px]:  # fmt: skip
     """Draw the scale and the names below; returns middle and height of each value, bottom and width of a place."""
     bottom, right = board.height - face.height - 10, board.width - 10
     left, unit, _ = _scale(board, face, values, step, top + face.height, bottom, right)
@@ -89,7 +89,7 @@ def _upright(
     return middles, [bottom - value * unit for value in values], bottom, place
 
 
-def _label(board: Board, face: Face, value: int, x: float, y: float, is_printed: bool) -> None:
+def _label(board: Board, face: Face, value: int, x: Px, y: Px, is_printed: bool) -> None:
     if is_printed:
         board.text(face, str(value), x, y, BLACK, anchor="middle")
 
@@ -101,7 +101,7 @@ def _columns(
     values: list[int],
     step: int,
     inks: list[Colour],
-    top: float,
+    top: Px,
     is_printed: bool,
 ) -> list[Box]:
     middles, heights, bottom, place = _upright(board, face, names, values, step, top)
@@ -119,7 +119,7 @@ def _line(
     values: list[int],
     step: int,
     inks: list[Colour],
-    top: float,
+    top: Px,
     is_printed: bool,
 ) -> list[Box]:
     middles, heights, _, _ = _upright(board, face, names, values, step, top)
@@ -134,7 +134,7 @@ def _dots(
     values: list[int],
     step: int,
     inks: list[Colour],
-    top: float,
+    top: Px,
     is_printed: bool,
 ) -> list[Box]:
     middles, heights, bottom, _ = _upright(board, face, names, values, step, top)
@@ -168,7 +168,7 @@ def _bars(
     values: list[int],
     step: int,
     inks: list[Colour],
-    top: float,
+    top: Px,
     is_printed: bool,
 ) -> list[Box]:
     """Draw lying bars; without numbers beside them every step has a line."""
@@ -202,7 +202,7 @@ def _pie(
     values: list[int],
     step: int,
     inks: list[Colour],
-    top: float,
+    top: Px,
     is_printed: bool,
 ) -> list[Box]:
     """Draw a pie with a legend of names and values at its side."""

@@ -9,7 +9,7 @@ from handlens.data.generate.board import BLACK, Board, accent, faces, tint
 from handlens.data.generate.fiction import account, address, company, country, mail, person, word
 from handlens.data.generate.ink import Face, face_of
 from handlens.data.generate.language import Language, language
-from handlens.data.generate.page import Colour, Page
+from handlens.data.generate.page import Colour, Page, Px
 from handlens.data.records import Box, Turn
 
 LAYOUTS = ("beside", "above", "boxed")
@@ -75,7 +75,7 @@ def _value(rng: Random, tongue: Language, split: str, key: str) -> str:
 
 def _place_fields(
     board: Board, fields: dict[str, str | None], layout: str, body: Face, hand: Face, ink: Colour, at: float
-) -> float:
+) -> Px:
     """Print labels and values; returns where the fields end."""
     row = max(body.height, hand.height)
     if layout == "pairs":
@@ -102,7 +102,7 @@ def _place_fields(
     return at
 
 
-def _place_pairs(board: Board, fields: dict[str, str | None], body: Face, hand: Face, ink: Colour, at: float) -> float:
+def _place_pairs(board: Board, fields: dict[str, str | None], body: Face, hand: Face, ink: Colour, at: Px) -> Px:
     """Print two fields to a row, each in a cell with a small label."""
     half = (board.width - 32) / 2
     row = body.height + hand.height
@@ -118,7 +118,7 @@ def _place_pairs(board: Board, fields: dict[str, str | None], body: Face, hand: 
 
 def _place_ticks(
     rng: Random, board: Board, ticks: dict[str, bool], body: Face, ink: Colour, at: float
-) -> tuple[list[Box], float]:
+) -> tuple[list[Box], Px]:
     """Draw tick boxes with their names; returns the boxes and where they end."""
     side, boxes = max(9, body.size_px - 2), []
     style = rng.choice(("cross", "tick", "fill"))

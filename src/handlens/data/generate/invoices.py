@@ -11,7 +11,7 @@ from handlens.data.generate.fiction import account, address, company, person
 from handlens.data.generate.ink import Face
 from handlens.data.generate.language import Language, language
 from handlens.data.generate.markup import to_html, to_markdown
-from handlens.data.generate.page import Colour, Page
+from handlens.data.generate.page import Colour, Page, Px
 from handlens.data.records import Turn
 
 LAYOUTS = ("classic", "striped", "boxed")
@@ -106,7 +106,7 @@ def write_invoice(rng: Random, split: str, tongue: Language) -> Invoice:
     )  # fmt: skip
 
 
-def _fields(board: Board, invoice: Invoice, layout: str, face: Face, x: int, at: float, row: int) -> float:
+def _fields(board: Board, invoice: Invoice, layout: str, face: Face, x: int, at: Px, row: int) -> Px:
     """Print name and value of every field; returns the next baseline."""
     start = at
     for name, value in invoice.fields.items():
@@ -125,8 +125,8 @@ def _fields(board: Board, invoice: Invoice, layout: str, face: Face, x: int, at:
 
 def _items(
     rng: Random, board: Board, invoice: Invoice, layout: str, body: Face, bold: Face,
-    x: int, at: float, row: int, colour: Colour,
-) -> float:  # fmt: skip
+    x: int, at: Px, row: int, colour: Colour,
+) -> Px:  # fmt: skip
     """Print the table of items; returns the next baseline."""
     inner = board.width - 14 - x
     ends = [x + inner * share for share in (0.42, 0.59, 0.79, 1.0)]
@@ -148,8 +148,8 @@ def _items(
 
 
 def _sums(
-    board: Board, invoice: Invoice, tongue: Language, body: Face, bold: Face, at: float, row: int, colour: Colour
-) -> float:
+    board: Board, invoice: Invoice, tongue: Language, body: Face, bold: Face, at: Px, row: int, colour: Colour
+) -> Px:
     middle, end = board.width * 0.46, board.width - 14
     for name, value in invoice.sums.items():
         board.text(body, tongue.first_upper(name), middle, at, most_px=board.width * 0.24)

@@ -194,7 +194,7 @@ class Language:
             text.translate(dict(zip(map(ord, string.digits), own, strict=True))) if own and rng.random() < 0.5 else text
         )
 
-    def decimal(self, value: float, places: int) -> str:
+    def decimal(self, value: int | float, places: int) -> str:
         """Return a number with the language's marks.
 
         >>> language("de").decimal(1234.5, 2)

@@ -8,7 +8,7 @@ from random import Random
 from handlens.data.generate.board import Board, accent, faces, tint, wrap
 from handlens.data.generate.fiction import account, address, company, person, word
 from handlens.data.generate.language import Language, language
-from handlens.data.generate.page import Page
+from handlens.data.generate.page import Page, Px
 from handlens.data.records import Turn
 
 LAYOUTS = ("block", "right", "band")
@@ -38,7 +38,7 @@ def draw_letter(rng: Random, split: str, level: float, tongue: Language | None =
     board = Board(rng.randint(330, 430), 640, tint(rng, 240, 255, 6), is_rtl=tongue.is_rtl)
     row, x, end = body.height * rng.uniform(1.2, 1.4), 22, board.width - 22
     room = end - x
-    at: float = 16 + title.ascent
+    at: Px = 16 + title.ascent
     fields = {"sender": firm, "recipient": name, "date": date, "subject": subject}
     if layout == "band":
         board.box((0, 0, board.width, title.height + 22), accent(rng))

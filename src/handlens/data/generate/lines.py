@@ -95,7 +95,7 @@ def _draw_strip(rng: Random, split: str, level: float, tongue: Language) -> Page
     lines = []
     for i, (text, wide) in enumerate(zip(texts, widths, strict=True)):
         left = width - pad - wide if tongue.is_rtl else pad
-        lines.append(put_text(mask, face, text, left, pad + face.ascent + i * gap))
+        lines.append(put_text(mask, face, text, float(left), float(pad + face.ascent + i * gap)))
     ink, paper = pick_colours(rng, level)
     clean = is_clean(rng, level)
     pixels = paint(mask, ink, paper)

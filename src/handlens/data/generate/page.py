@@ -32,6 +32,8 @@ def ask(rng: Random, task: str, wordings: Sequence[str], answer: str, **names: s
 
 
 Colour = tuple[int, int, int]
+Px = int | float
+"""A length or place on a page; a layout counts in whole px where it can."""
 
 
 def pick_colours(rng: Random, level: float) -> tuple[Colour, Colour]:

@@ -8,6 +8,7 @@ from random import Random
 import numpy as np
 from PIL import Image
 
+from handlens.data.generate.board import Overfull
 from handlens.data.generate.ink import Face, around, can_print, face_of, pens, put_text, size_for_x_height, text_width
 from handlens.data.generate.language import Language, language
 from handlens.data.generate.page import Page, ask, pick_colours
@@ -50,6 +51,8 @@ def draw_page(rng: Random, split: str, level: float, tongue: Language | None = N
             top += face.height * rng.uniform(1.0, 1.25)
         elif not text:
             break
+    if not lines and tongue.code != "en":
+        raise Overfull("a page without a line")
     clean = is_clean(rng, level)
     warp = None
     if lines and not clean:

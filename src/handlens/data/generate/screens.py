@@ -10,7 +10,7 @@ from handlens.data.generate.code import KEYWORDS, write_code
 from handlens.data.generate.fiction import account
 from handlens.data.generate.ink import Face, around, face_of, text_width
 from handlens.data.generate.language import Language, language
-from handlens.data.generate.page import Colour, Page
+from handlens.data.generate.page import Colour, Page, Px
 from handlens.data.records import Line, Turn
 
 LAYOUTS = ("light", "dark", "bubbles")
@@ -33,7 +33,7 @@ def _draw_code(rng: Random, split: str, level: float, layout: str, tongue: Langu
     ]
     face = face_of(rng.choice(mono), rng.randint(12, 15))
     ending, texts = write_code(rng, english, split)
-    name = f"{english.pool('office', split)[rng.randrange(20)]}.{ending}"
+    name = f"{rng.choice(english.pool('office', split))}.{ending}"
     has_numbers = rng.random() < 0.5
     left = 12 + (text_width(face, "99 ") if has_numbers else 0)
     width = max(200, round(max(text_width(face, text) for text in texts) + left + 16))
@@ -55,7 +55,7 @@ def _draw_code(rng: Random, split: str, level: float, layout: str, tongue: Langu
         anchor="right",
         most_px=width - 70,
     )
-    at: float = bar + 6 + face.ascent
+    at: Px = bar + 6 + face.ascent
     for number, text in enumerate(texts, 1):
         if has_numbers:
             board.text(face, str(number), left - 8, at, (130, 134, 142), anchor="right", keep=False)
@@ -70,7 +70,7 @@ def _draw_code(rng: Random, split: str, level: float, layout: str, tongue: Langu
     )  # fmt: skip
 
 
-def _put_code(board: Board, face: Face, text: str, x: float, at: float, ink: Colour, layout: str) -> None:
+def _put_code(board: Board, face: Face, text: str, x: Px, at: Px, ink: Colour, layout: str) -> None:
     """Print one line of code, keywords, numbers and strings in colours of their own, as one line of the record."""
     parts: list[Line] = []
     inks: dict[str, Colour] = {"word": (150, 60, 170), "number": (180, 90, 20), "text": (40, 130, 60)}
@@ -152,8 +152,8 @@ def _draw_chat(rng: Random, split: str, level: float, layout: str, tongue: Langu
 
 def _put_message(
     board: Board, body: Face, bold: Face, small: Face, who: str, text: str, when: str,
-    is_own: bool, is_list: bool, is_dark: bool, at: float, row: float,
-) -> float:  # fmt: skip
+    is_own: bool, is_list: bool, is_dark: bool, at: Px, row: Px,
+) -> Px:  # fmt: skip
     """Print one message; returns where the next one starts."""
     ink: Colour = (236, 236, 232) if is_dark else BLACK
     if is_list:

@@ -89,8 +89,8 @@ def shape(font: Font, size_px: int, text: str) -> Shaped:
                 box[:4] = [box[4], -size_px * 0.7, max(box[4] + 1, box[5]), 0.0]
             last = starts[i + 1] if i + 1 < len(starts) else end - start
             for at in range(cluster, last):
-                spans[start + at] = (box[0], box[1], box[2], box[3])
-    return Shaped(marks=tuple(marks), spans=tuple(span or (0, 0, 1, 1) for span in spans), width=pen)
+                spans[start + at] = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+    return Shaped(marks=tuple(marks), spans=tuple(span or (0.0, 0.0, 1.0, 1.0) for span in spans), width=pen)
 
 
 def visual_runs(text: str) -> list[tuple[int, int, bool]]:
