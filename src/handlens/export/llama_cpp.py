@@ -113,7 +113,7 @@ def hazards(model_folder: Path, kind: str) -> list[str]:
     if family_named(config.family).attends_padding:
         notes.append(
             "2.5: slices are seen one by one, with 2-D positions by llama.cpp; the released code reads row 0 of the "
-            "table and the padding of its batch, so visual tokens differ by more than 1; docs/families-gguf.md has the sizes"
+            "table and the padding of its batch, so visual tokens differ by more than 1 (docs/families-gguf.md)"
         )
     if kind == "gguf" and not (model_folder / "tokenizer.json").is_file():
         notes.append("no tokenizer.json: the language file takes ids and no text")

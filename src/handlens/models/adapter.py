@@ -37,7 +37,7 @@ def load_with_adapter(model_folder: Path, adapter_folder: Path) -> HandlensModel
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft warns of what it did not find; names were compared above
-            merged = PeftModel.from_pretrained(model, str(adapter_folder)).merge_and_unload()  # type: ignore[arg-type]
+            merged = PeftModel.from_pretrained(model, str(adapter_folder)).merge_and_unload()
     except (ValueError, RuntimeError, KeyError, TypeError) as cause:
         line = " ".join(str(cause).split())[:200]
         raise ModelError(f"{adapter_folder} does not fit {model_folder}: {line}; merge it with its own model") from None

@@ -57,9 +57,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Found:
-    """A measured gap."""
+    """A measured gap, or how many whole numbers differ."""
 
-    gap: float
+    gap: float | int
     tolerance: float = 0.0
     detail: str = ""
 
@@ -91,7 +91,7 @@ def compare_case(
                 case=name,
                 stage=stage,
                 agrees=agrees,
-                gap=found.gap,
+                gap=float(found.gap),
                 tolerance=found.tolerance,
                 detail=found.detail,
                 cause=cause,
