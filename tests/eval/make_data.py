@@ -57,7 +57,7 @@ def options(truth: str, shift: int = 0) -> tuple[dict[str, str], str]:
 def choices(name: str, count: int = 4, **more: str) -> None:
     rows = []
     for number in range(count):
-        texts, letter = options(COLOURS[number % 4], number)
+        texts, letter = options(COLOURS[number % 4], 2 * number)
         rows.append(
             {
                 "index": number,

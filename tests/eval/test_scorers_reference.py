@@ -124,8 +124,10 @@ def test_text_recognition():
 
 def yes_marks(rows: list[dict], **more) -> list[Marked]:
     return [
-        marked(row["answer"].lower() == row["extracted"].lower(), row["category"], row["answer"],
-               {"Unknown": ""}.get(row["extracted"], row["extracted"]), **{key: row[value] for key, value in more.items()})
+        marked(
+            row["answer"].lower() == row["extracted"].lower(), row["category"], row["answer"],
+            row["extracted"].replace("Unknown", ""), **{key: row[value] for key, value in more.items()},
+        )
         for row in rows
     ]  # fmt: skip
 

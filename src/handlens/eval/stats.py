@@ -50,7 +50,7 @@ def bootstrap(units: Sequence[Unit], statistic: Callable[[Sequence[Unit]], float
     return _percentiles(np.array([statistic([units[place] for place in row]) for row in places]), len(units))
 
 
-def _drawn_means(values: Float[np.ndarray, "count"]) -> Float[np.ndarray, "count"]:
+def _drawn_means(values: Float[np.ndarray, "count"]) -> Float[np.ndarray, "n"]:
     rng = np.random.default_rng(SEED)
     return np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(DRAWS)])
 
