@@ -16,8 +16,8 @@ from handlens.data.render import Rendered, Target, check_roles, render
 from handlens.data.samples import Damage, Fault, Found, Sample, said
 from handlens.errors import DataError, HandlensError, NeedsExtra
 
-MAX_TOKENS = 2048
-"""Longest sample in tokens after slicing; the official fine-tuning cuts here (finetune/dataset.py)."""
+MAX_TOKENS = 4096
+"""Longest sample in tokens after slicing: the context of nano. The official fine-tuning script cuts at 2048."""
 MAX_PIXELS = 100_000_000
 MAX_PX = 1_000_000
 """A box with a larger number is no box."""

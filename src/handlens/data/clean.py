@@ -41,6 +41,8 @@ class Rules:
     min_language_score: float = 0.5
     min_correlation: float | None = None
     """Nats a character that the picture has to add; needs a scorer."""
+    num_images: tuple[int, int] = (0, 1000)
+    """Fewest and most pictures, as the format that is written can hold them."""
     repairs: bool = True
     finds_near: bool = True
     """False: only exact duplicates are left out."""
@@ -241,7 +243,12 @@ def other_language(sample: Sample, pictures: list[Picture], rules: Rules) -> str
     return "" if unsure or found.tag in rules.languages else "language"
 
 
-RULES: tuple[Rule, ...] = (too_small, too_long_and_thin, wrong_length, repeats_itself, other_language)
+def wrong_number(sample: Sample, pictures: list[Picture], rules: Rules) -> str:
+    """There are more or fewer pictures than can be written."""
+    return "" if rules.num_images[0] <= len(pictures) <= rules.num_images[1] else "number-of-pictures"
+
+
+RULES: tuple[Rule, ...] = (wrong_number, too_small, too_long_and_thin, wrong_length, repeats_itself, other_language)
 """The cheap ones first."""
 
 

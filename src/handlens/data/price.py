@@ -117,7 +117,8 @@ def price(report: Report, recipe: str = "nano:sft", machine: str = "epyc2", *, r
         for part in PARTS
     }  # fmt: skip
     flops = sum(work[part] * share[part] for part in PARTS)
-    memory: float = sum(weights[part] * (BYTES_TRAINED if part in trains else BYTES_FROZEN) for part in PARTS)
+    memory: float = 0.0
+    memory += sum(weights[part] * (BYTES_TRAINED if part in trains else BYTES_FROZEN) for part in PARTS)
     memory += shape.language.vocab_size * shape.language.width * BYTES_FROZEN
     memory += ACTIVATION_BYTES * row_tokens * shape.language.num_layers * shape.language.width
     if "vision" in trains and report.tokens:

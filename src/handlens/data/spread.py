@@ -6,6 +6,7 @@ Boundary: items and results travel by pickle. A worker that dies is replaced and
 import contextlib
 import itertools
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -97,10 +98,11 @@ def _ray(jobs: int) -> Iterator[Any]:
 
 
 def _start(ray: Any, jobs: int) -> None:
-    """Start a cluster of this machine; on a busy one the first attempts may run into Ray's limit of 30 s."""
+    """Join the cluster of RAY_ADDRESS, or start one of this machine; a busy one may pass Ray's limit of 30 s."""
+    where = {"address": os.environ["RAY_ADDRESS"]} if os.environ.get("RAY_ADDRESS") else {"num_cpus": jobs}
     for attempt in range(STARTS):
         try:
-            ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(**where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             return
         except Exception as cause:  # ray raises a plain Exception here
             ray.shutdown()

@@ -1,6 +1,7 @@
 """``handlens data check``: the doctor of a data set."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from handlens.data.check import Report
+    from handlens.data.samples import Found
 
 SHOWN = 20
 """Problems of one kind that are listed for people."""
@@ -16,7 +18,7 @@ SHOWN = 20
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), multiple=True, help="An evaluation set; repeatable.")
-@click.option("--limit", type=click.IntRange(min=1), default=2048, show_default=True, help="Most tokens of a sample.")
+@click.option("--limit", type=click.IntRange(min=1), default=4096, show_default=True, help="Most tokens of a sample.")
 @click.option("--family", default="nano", show_default=True, help="Version whose slicing and prompt are used.")
 @click.option("--model", default="nano", show_default=True, help="Folder whose tokenizer counts.")
 @click.option("--recipe", default="nano:sft", show_default=True, help="Whose price is told: RECIPE:PHASE.")
@@ -44,9 +46,17 @@ def check(
     from handlens.data.formats import read_samples
     from handlens.data.price import price
     from handlens.data.render import open_target
+    from handlens.data.samples import Damage, Fault
+    from handlens.errors import DataError
 
     target = open_target(model, family)
-    found = read_samples(folder)
+    found: "Iterable[Found]"
+    try:
+        found = read_samples(folder)
+    except DataError as error:
+        if not folder.is_dir():
+            raise
+        found = [Damage(where=str(folder), fault=Fault("unreadable", str(error)))]
     held = [item for path in against for item in read_samples(path)]
     with progress_bar(f"check {folder.name}", "samples") as advance:
         report = check_samples(found, target, against=held, limit=limit, progress=lambda done: advance(done, None))

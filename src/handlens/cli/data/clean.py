@@ -62,7 +62,7 @@ def clean(
     rules = Rules(
         min_side_px=min_side, max_aspect=max_aspect, min_chars=min_chars, max_chars=max_chars,
         languages=tuple(tag.strip() for tag in languages.split(",") if tag.strip()),
-        min_correlation=min_correlation, repairs=not no_repair, finds_near=not exact_only,
+        min_correlation=min_correlation, num_images=writer.num_images, repairs=not no_repair, finds_near=not exact_only,
     )  # fmt: skip
     empty_folder(out)
     cleaning = Cleaning()

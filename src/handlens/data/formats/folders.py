@@ -13,6 +13,7 @@ from typing import Any
 from handlens.data.formats.conversations import safe_name, save_picture, unused
 from handlens.data.formats.shards import PICTURES, sample_from_json, sample_to_json
 from handlens.data.samples import Damage, Encoded, Fault, Found, Sample, talk
+from handlens.errors import DataError
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 TEXTS = ("text", "caption", "answer")
@@ -53,6 +54,10 @@ def write_folder(samples: Iterable[Sample], out: Path) -> int:
     partial = out / ".metadata.part"
     with partial.open("w", encoding="utf-8") as file:
         for sample in samples:
+            if len(sample.images) != 1:
+                raise DataError(
+                    f"sample {sample.key} has {len(sample.images)} pictures; a folder holds one each; choose --to llava"
+                )
             path = save_picture(sample.images[0], out / "images", unused(safe_name(sample.key), used), 0)
             row = sample_to_json(sample, sample.key)
             row = {"file_name": path, "text": "\n".join(sample.answers)} | row
