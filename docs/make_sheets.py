@@ -47,7 +47,7 @@ def main() -> None:
             size = (round(record.picture.width * scale), round(record.picture.height * scale))
             pictures.append(record.picture.resize(size, Image.Resampling.LANCZOS))
         write(f"{kind}.png", sheet(pictures))
-    lines = [generate("lines", 43, i, level=0.2, languages=LANGUAGES).picture for i in range(len(LANGUAGES))]
+    lines = [generate("lines", 43, i, level=0.0, languages=LANGUAGES).picture for i in range(len(LANGUAGES))]
     small = [picture.resize((round(picture.width * 0.7), round(picture.height * 0.7))) for picture in lines]
     write("languages.png", sheet(small))
 

@@ -49,9 +49,9 @@ def write_shards(
 ) -> Path:
     """Generate ``count`` records into shards and return the path of the manifest.
 
-    Pictures take the ``languages`` in turn. The bytes do not depend on ``jobs``. A shard or manifest appears under its name only when it
-    is whole, and replaces the one before it. ``progress`` is called with records done and
-    records wanted.
+    Pictures take the ``languages`` in turn. The bytes do not depend on ``jobs``. A shard or manifest
+    appears under its name only when it is whole, and replaces the one before it. ``progress`` is
+    called with records done and records wanted.
 
     Raises:
         DataError: a count, a shard size or a number of jobs below 1, or a folder with shards
