@@ -30,6 +30,7 @@ COMMANDS = {
     "plan": "Say what an answer needs before anything is loaded.",
     "tune": "Find the settings that suit this machine.",
     "bench": "Measure how fast a model runs here.",
+    "report": "Measure how a model holds up over minutes.",
 }
 """Name of a command (and of its file) -> its line in ``handlens --help``."""
 FILES = {"eval": "evaluate"}

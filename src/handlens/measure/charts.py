@@ -91,7 +91,7 @@ def _ticks(low: float, high: float, count: int = 5) -> list[float]:
     import math
 
     raw = (high - low) / count
-    power = 10 ** math.floor(math.log10(raw))
+    power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(step * number, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]

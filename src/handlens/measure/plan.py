@@ -29,8 +29,10 @@ SAFE_SHARE = 0.9
 
 # Bytes a vision session holds per byte of its file, while it loads and after.
 LOAD_FACTOR = {"fp32": 2.1, "int8": 2.0}
-HOLD_FACTOR = {"fp32": 1.15, "int8": 1.5}
+HOLD_FACTOR = {"fp32": 1.15, "int8": 1.35}
 SESSION_BYTES = 12_000_000
+STAGED_SHARE = 0.4
+"""Of the largest tensor, what is held twice at the peak of copying."""
 LEFT_BYTES = 24_000_000
 """What stays after the vision half is released: touched code of the engines and heap that cannot shrink."""
 
@@ -168,7 +170,7 @@ def count_bytes(
         "vision_work": 4 * patches * (2 * vision.mlp_width + 6 * vision.width) + 8 * vision.num_heads * patches**2,
         "visual_tokens": 2 * 4 * geometry.visual_tokens(plan) * language.width,
         "language": geometry.language_bytes,
-        "language_load": geometry.max_copied_bytes if is_copied else 0,
+        "language_load": int(geometry.max_copied_bytes * STAGED_SHARE) if is_copied else 0,
         "kv": {"q8_0": int(kv * 8.5 / 16), "f32": 2 * kv}.get(setup.kv, kv),
         "language_work": 4 * batch * (2 * language.mlp_width + 4 * language.width) + scores,
         "prompt": 4 * prompt_tokens * language.width,
