@@ -15,7 +15,7 @@ PACKAGED = {"nano": Path(__file__).parent / "nano"}
 
 
 def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False, profile: bool = True) -> "Model":
-    """Return a model that answers: ``nano``, a bundle folder, or a torch model folder.
+    """Return a model that answers: ``nano``, one that was fetched or made, a bundle folder, or a torch model folder.
 
     ``keep`` holds a bundle's halves in memory for many questions, ``cache`` keeps visual tokens on disk, and
     ``profile`` uses what ``handlens tune`` found for this machine.
@@ -33,6 +33,10 @@ def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False,
     folder = PACKAGED.get(str(model), Path(model))
     if str(model) in PACKAGED and not (folder / "manifest.json").is_file():
         raise ModelError(f"this installation lacks the bundle of {model} ({folder}); install handlens again")
+    if not folder.exists():
+        from handlens.models.store import list_models
+
+        folder = {entry.name: entry.folder for entry in list_models()}.get(str(model), folder)
     if not folder.exists():
         raise ModelError(
             f"unknown model '{model}'; known: {', '.join(PACKAGED)}; or give the path of a folder: "
