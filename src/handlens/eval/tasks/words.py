@@ -112,7 +112,12 @@ def _mark_value(item: Item, value: str, answer: str) -> Mark:
 def read_value(item: Item, answer: str, reply: str) -> Mark | None:
     """Return the mark of the value that a grader copied out."""
     value = reply.strip().splitlines()[0].strip() if reply.strip() else ""
-    return _mark_value(item, value, value) if value and value.lower() != "none" else None
+    if not value or value.lower() == "none":
+        return None
+    if item.facts["answer_type"] in ("integer", "float") and not extract_value(value, item.facts["answer_type"]):
+        return None
+    mark = _mark_value(item, value, value)
+    return mark if mark.status == "ok" else None
 
 
 TASKS = (
