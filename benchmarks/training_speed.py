@@ -55,6 +55,10 @@ def trainer(model: HandlensModel, some: list[Batch]) -> None:
     """Train with the Trainer of transformers."""
     from transformers import Trainer, TrainingArguments
 
+    class PlainTrainer(Trainer):
+        def get_train_dataloader(self) -> list[dict[str, object]]:
+            return [pad(batch, None) for batch in some]
+
     model.llm.set_attn_implementation("sdpa")
     with tempfile.TemporaryDirectory() as folder:
         asked = TrainingArguments(
@@ -62,9 +66,7 @@ def trainer(model: HandlensModel, some: list[Batch]) -> None:
             save_strategy="no", logging_strategy="no", remove_unused_columns=False, use_cpu=True, disable_tqdm=True,
             optim="adamw_torch_fused", max_grad_norm=1.0,
         )  # fmt: skip
-        Trainer(
-            model=model, args=asked, train_dataset=some, data_collator=lambda found: pad(found[0], None)
-        ).train()  # fmt: skip
+        PlainTrainer(model=model, args=asked, train_dataset=some).train()
 
 
 def fixed(model: HandlensModel, some: list[Batch], length: int) -> None:

@@ -185,7 +185,7 @@ def plan_text(plan: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def short(number: float) -> str:
+def short(number: float | int) -> str:
     """Return a count in few letters.
 
     >>> short(200_000_000), short(1_234), short(12)
@@ -197,7 +197,7 @@ def short(number: float) -> str:
     return f"{number:g}"
 
 
-def duration(hours: float) -> str:
+def duration(hours: float | int) -> str:
     """Return a time in the unit that fits it.
 
     >>> duration(0.001), duration(0.25), duration(30.0)

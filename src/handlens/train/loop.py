@@ -4,6 +4,7 @@ Boundary: a phase of ``phases.py`` and batches of ``feed.py`` in, a trained mode
 """
 
 import json
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -283,7 +284,8 @@ def attention_of(phase: Phase, world: World) -> str:
 class _Records(torch.utils.data.IterableDataset[Any]):
     """Batches of some streams, made in a process of their own while the model computes.
 
-    An error travels as an item, because a DataLoader would wrap its one line in a traceback.
+    An error travels as an item, because a DataLoader would wrap its one line in a traceback. Items travel as bytes:
+    tensors would need shared memory, and where that is full a DataLoader waits for ever.
     """
 
     def __init__(
@@ -298,16 +300,16 @@ class _Records(torch.utils.data.IterableDataset[Any]):
         self.phase, self.config, self.tokenizer = phase, config, tokenizer
         self.seed, self.starts, self.draw = seed, starts, draw
 
-    def __iter__(self) -> Iterator[list[Batch] | HandlensError]:
+    def __iter__(self) -> Iterator[bytes]:
         streams = [
             batches(self.phase, self.config, self.tokenizer, seed=self.seed, start=start, draw=self.draw)
             for start in self.starts.values()
         ]
         try:
             while True:
-                yield [next(stream) for stream in streams]
+                yield pickle.dumps([next(stream) for stream in streams])
         except HandlensError as error:
-            yield error
+            yield pickle.dumps(error)
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
@@ -324,7 +326,7 @@ def _stream(
     next_indexes: Sequence[int],
     world: World,
     draw: Draw,
-) -> Iterator[list[Batch] | HandlensError]:
+) -> Iterator[bytes]:
     if next_indexes and len(next_indexes) != phase.streams:
         raise TrainingError(
             f"phase {phase.name}: its checkpoint has {len(next_indexes)} streams, {phase.streams} are asked for; "
@@ -343,9 +345,9 @@ def _stream(
     )
 
 
-def _next(stream: Iterator[list[Batch] | HandlensError]) -> list[Batch]:
+def _next(stream: Iterator[bytes]) -> list[Batch]:
     try:
-        item = next(stream)
+        item: list[Batch] | HandlensError = pickle.loads(next(stream))
     except RuntimeError as cause:
         if "DataLoader worker" not in str(cause):
             raise

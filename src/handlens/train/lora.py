@@ -57,10 +57,12 @@ def add_lora(model: HandlensModel, lora: Lora) -> Any:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise NeedsExtra("LoRA (peft)", "train") from None
+    # peft asks the whole model for its word embeddings, to see whether they are tied.
+    model.get_input_embeddings = model.llm.get_input_embeddings  # type: ignore[method-assign]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns of tied embeddings also when they are not touched
         return get_peft_model(
-            model,  # type: ignore[arg-type]
+            model,
             LoraConfig(
                 r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets,
                 modules_to_save=list(lora.saved) or None,
@@ -95,7 +97,11 @@ def round_while_training(model: HandlensModel) -> int:
         from torchao.quantization.qat import IntxFakeQuantizeConfig, QATConfig
     except ImportError:
         raise NeedsExtra("4-bit rounding while training (torchao)", "qat") from None
-    rounding = IntxFakeQuantizeConfig(torch.int4, group_size=GROUP, is_symmetric=True)
+    rounding = IntxFakeQuantizeConfig(
+        torch.int4,  # type: ignore[attr-defined]
+        group_size=GROUP,
+        is_symmetric=True,
+    )
 
     def is_layer(module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.Linear) and "layers." in name and module.in_features % GROUP == 0

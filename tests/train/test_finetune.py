@@ -1,0 +1,164 @@
+"""Fine-tuning: data in both dialects, adapters merged exactly, the best weights kept."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from handlens.cli.main import run
+from handlens.core.tokenizer import Tokenizer
+from handlens.errors import DataError, SettingError
+from handlens.model.checkpoint import load_model, save_model
+from handlens.train.feed import IGNORED, batches
+from handlens.train.finetune import FineTune, Tuning
+from handlens.train.learner import Learner, token_loss
+from handlens.train.lora import Lora, add_lora, merge
+from handlens.train.talks import Talks, read_talks, set_apart
+
+
+@pytest.fixture
+def base(fresh, vocabulary, tmp_path) -> Path:
+    save_model(fresh(), tmp_path / "base", vocabulary)
+    return tmp_path / "base"
+
+
+def write_data(folder: Path, dialect: str = "minicpm-v", count: int = 8) -> Path:
+    """Pictures of one colour; the answer is its name."""
+    folder.mkdir(exist_ok=True)
+    rows = []
+    for number in range(count):
+        colour = ("red", "blue")[number % 2]
+        Image.new("RGB", (112, 112), colour).save(folder / f"{number}.png")
+        says = [("user", "<image>\nWhich color?"), ("assistant", colour)]
+        if dialect == "llava":
+            turns = [{"from": {"user": "human", "assistant": "gpt"}[who], "value": text} for who, text in says]
+        else:
+            turns = [{"role": who, "content": text} for who, text in says]
+        rows.append({"id": str(number), "image": f"{number}.png", "conversations": turns})
+    (folder / "data.json").write_text(json.dumps(rows))
+    return folder / "data.json"
+
+
+@pytest.mark.parametrize("dialect", ["minicpm-v", "llava"])
+def test_both_dialects_give_the_same_samples(config, tokenizer, tmp_path, dialect):
+    talks = Talks(read_talks(write_data(tmp_path / "data", dialect)), config, tokenizer, seed=1)
+    sample = talks.build(talks.talks[1])
+    answered = sample.ids[sample.targets != IGNORED]
+    assert tokenizer.fast.decode(answered.tolist(), skip_special_tokens=False) == "blue<|im_end|>"
+    assert sample.is_visual.sum() == 16
+    assert np.array_equal(np.unique(sample.tasks), [-1, 0])
+
+
+def test_two_answers_are_two_tasks_and_no_picture_is_no_slice(config, tokenizer, tmp_path):
+    turns = [("user", "One?"), ("assistant", "two"), ("user", "Three?"), ("assistant", "four")]
+    row = {"id": "0", "conversations": [{"role": who, "content": text} for who, text in turns]}
+    (tmp_path / "data.json").write_text(json.dumps([row]))
+    talks = Talks(read_talks(tmp_path / "data.json"), config, tokenizer, seed=1)
+    sample = talks.build(talks.talks[0])
+    assert sample.patches == [] and sample.num_slices == 0
+    assert [
+        tokenizer.fast.decode(sample.ids[sample.tasks == number].tolist(), skip_special_tokens=True)
+        for number in (0, 1)
+    ] == ["two", "four"]
+
+
+def test_faults_are_told_before_anything_is_trained(base, tmp_path):
+    data = write_data(tmp_path / "data")
+    rows = json.loads(data.read_text())
+    rows[3]["conversations"][0]["content"] = "<image><image> Which color?"
+    data.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"sample 3: .*; see all with: handlens data check"):
+        Tuning(FineTune(model=base, data=data, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_held_out_samples_are_never_learned_from(tmp_path):
+    talks = read_talks(write_data(tmp_path / "data", count=20))
+    learned, kept = set_apart(talks, 0.25, seed=3)
+    assert len(kept) == 5
+    assert {talk.key for talk in learned} | {talk.key for talk in kept} == {talk.key for talk in talks}
+    assert not {talk.key for talk in learned} & {talk.key for talk in kept}
+    assert set_apart(talks, 0.0, seed=3)[1] == []
+    with pytest.raises(DataError, match=r"^1 samples are too few to hold out 10%"):
+        set_apart(talks[:1], 0.1, seed=3)
+
+
+def test_merged_adapters_compute_what_adapters_computed(fresh, config, sft, tokenizer):
+    model = fresh()
+    wrapped = add_lora(model, Lora(rank=4, targets=r"llm\.model\.layers\.1\.self_attn\.[qv]_proj"))
+    model.llm.set_attn_implementation("segments")
+    phase = replace(sft, adapter=True, optimiser="adamw", rate=1e-2, warmup_steps=0, pictures_per_step=1)
+    learner = Learner(model, config, phase, tokenizer)
+    names = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert all("lora_" in name or "modules_to_save" in name for name in names)
+    assert sum("lora_" in name for name in names) == 4
+    batch = next(batches(phase, config, tokenizer, seed=2))
+    before = token_loss(model, batch)[0].detach()
+    learner.learn(batch, 0)
+    learner.learn(batch, 1)
+    after = token_loss(model, batch)[0].detach()
+    merged = merge(wrapped)
+    assert set(merged.state_dict()) == set(fresh().state_dict())
+    torch.testing.assert_close(token_loss(merged, batch)[0].detach(), after, rtol=1e-4, atol=1e-5)
+    assert after < before
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        (Lora(targets="[a"), r"^--targets '\[a' is no regular expression"),
+        (Lora(targets="llm.nothing"), r"^--targets 'llm.nothing' fits none of \d+ linear layers; names look like "),
+        (Lora(saved=("resampla",)), r"^--save-module 'resampla' is no module"),
+    ],
+)
+def test_adapters_that_fit_nothing(fresh, lora, message):
+    with pytest.raises(SettingError, match=message):
+        add_lora(fresh(), lora)
+
+
+def test_the_command_teaches_stops_early_and_goes_on(base, tmp_path, capsys):
+    data = write_data(tmp_path / "data", count=10)
+    words = [
+        "train", "finetune", "--model", str(base), "--data", str(data), "--out", str(tmp_path / "out"), "--lora",
+        "--rank", "4", "--steps", "12", "--pictures-per-step", "2", "--rate", "0.01", "--held-out", "0.2",
+    ]  # fmt: skip
+    assert run([*words, "--dry-run", "--json"]) == 0
+    cost = json.loads(capsys.readouterr().out)
+    assert (cost["learned"], cost["held_out"], cost["steps"]) == (8, 2, 12)
+    assert cost["memory_bytes"] > 0 and cost["hours"] > 0
+    assert not (tmp_path / "out").exists()
+
+    assert run([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    folder = tmp_path / "out" / "finetune"
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    looks = [row["held_out"] for row in rows if "held_out" in row]
+    assert result["held_out_loss"] == pytest.approx(min(looks), abs=1e-4)
+    assert [row["loss"] for row in rows if "loss" in row][-1] < 0.8 * rows[0]["loss"]
+    for name in ("model.safetensors", "loss.png", "ledger.json", "README.md", "adapter/adapter_model.safetensors"):
+        assert (folder / name).is_file()
+    # What was kept is the best look, merged.
+    tuning = Tuning(FineTune(model=base, data=data, out=tmp_path / "out", held_out=0.2, pictures_per_step=2))
+    model = load_model(folder)
+    model.llm.set_attn_implementation("segments")
+    learner = Learner(model, tuning.config, tuning.phase, Tokenizer.from_file(folder / "tokenizer.json"))
+    assert learner.measure(tuning.batches(tuning.kept)) == pytest.approx(min(looks), abs=1e-3)
+
+    assert run(words) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{folder}\n"
+    assert "held out" in said.err and "step 1 to" in said.err
+
+
+def test_a_model_without_weights_is_told(capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    words = ["train", "finetune", "--model", str(tmp_path / "empty"), "--data", "x.json", "--out", str(tmp_path)]
+    assert run(words) == 1
+    assert capsys.readouterr().err == (
+        f"handlens train: no model.safetensors in {tmp_path}/empty; "
+        "fine-tuning needs config.json, model.safetensors and tokenizer.json\n"
+    )
