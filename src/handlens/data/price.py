@@ -34,7 +34,7 @@ class Machine:
 MACHINES = {
     row.name: row
     for row in (
-        Machine(name="epyc2", flops=60e9, memory_bytes=25e9, source="2 cores; 40 % of 153 GFLOP/s in float32"),
+        Machine(name="epyc2", flops=60e9, memory_bytes=25e9, source="2 cores; assumed, not measured"),
         Machine(name="a100", flops=0.4 * 312e12, memory_bytes=80e9, source="40 % of the bf16 figure of its data sheet"),
         Machine(name="h100", flops=0.4 * 989e12, memory_bytes=80e9, source="40 % of the bf16 figure of its data sheet"),
     )
