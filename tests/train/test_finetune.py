@@ -124,7 +124,7 @@ def test_the_command_teaches_stops_early_and_goes_on(base, tmp_path, capsys):
     data = write_data(tmp_path / "data", count=10)
     words = [
         "train", "finetune", "--model", str(base), "--data", str(data), "--out", str(tmp_path / "out"), "--lora",
-        "--rank", "4", "--steps", "12", "--pictures-per-step", "2", "--rate", "0.01", "--held-out", "0.2",
+        "--rank", "4", "--steps", "12", "--pictures-per-step", "2", "--rate", "0.005", "--held-out", "0.2",
     ]  # fmt: skip
     assert run([*words, "--dry-run", "--json"]) == 0
     cost = json.loads(capsys.readouterr().out)
