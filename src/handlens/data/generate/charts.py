@@ -61,7 +61,7 @@ def draw_chart(rng: Random, split: str, level: float, tongue: Language | None = 
 
 
 def _scale(
-    board: Board, face: Face, values: list[int], step: int, top: Px, bottom: Px, right: float
+    board: Board, face: Face, values: list[int], step: int, top: Px, bottom: Px, right: Px
 ) -> tuple[Px, Px, int]:
     """Draw the scale with a line for every step; returns left edge, px per unit, highest mark."""
     high = step * math.ceil(max(values) / step + 0.2)
@@ -77,7 +77,7 @@ def _scale(
 
 
 def _upright(
-    board: Board, face: Face, names: list[str], values: list[int], step: int, top: float
+    board: Board, face: Face, names: list[str], values: list[int], step: int, top: Px
 ) -> tuple[list[float], list[float], Px, Px]:  # fmt: skip
     """Draw the scale and the names below; returns middle and height of each value, bottom and width of a place."""
     bottom, right = board.height - face.height - 10, board.width - 10

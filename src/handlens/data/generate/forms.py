@@ -74,7 +74,7 @@ def _value(rng: Random, tongue: Language, split: str, key: str) -> str:
 
 
 def _place_fields(
-    board: Board, fields: dict[str, str | None], layout: str, body: Face, hand: Face, ink: Colour, at: float
+    board: Board, fields: dict[str, str | None], layout: str, body: Face, hand: Face, ink: Colour, at: Px
 ) -> Px:
     """Print labels and values; returns where the fields end."""
     row = max(body.height, hand.height)
@@ -117,7 +117,7 @@ def _place_pairs(board: Board, fields: dict[str, str | None], body: Face, hand: 
 
 
 def _place_ticks(
-    rng: Random, board: Board, ticks: dict[str, bool], body: Face, ink: Colour, at: float
+    rng: Random, board: Board, ticks: dict[str, bool], body: Face, ink: Colour, at: Px
 ) -> tuple[list[Box], Px]:
     """Draw tick boxes with their names; returns the boxes and where they end."""
     side, boxes = max(9, body.size_px - 2), []

@@ -178,6 +178,8 @@ def _fold(rng: Random, width: int, height: int, depth: float) -> np.ndarray:
 
 def _window(rng: Random, tile: np.ndarray, width: int, height: int) -> np.ndarray:
     y, x = rng.randrange(_TILE_PX), rng.randrange(_TILE_PX)
+    if x + width > tile.shape[1] or y + height > tile.shape[0]:  # a very long picture: the tile has no seam
+        tile = np.tile(tile, (1 + height // _TILE_PX, 1 + width // _TILE_PX))
     return tile[y : y + height, x : x + width]
 
 
