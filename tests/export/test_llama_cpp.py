@@ -170,7 +170,7 @@ def test_a_vision_file_of_another_model_is_refused(four: Path, tmp_path: Path) -
         check_pair(other, pair.language)
     with pytest.raises(ModelError, match="the file of a language model is needed"):
         check_pair(pair.mmproj, pair.mmproj)
-    with pytest.raises(ModelError, match=r"an mmproj file \('clip'\\) is needed"):
+    with pytest.raises(ModelError, match=r"an mmproj file \('clip'\) is needed"):
         check_pair(pair.language, pair.language)
 
 
@@ -180,7 +180,7 @@ def test_a_cut_file_is_refused(name: str, kept: int, four: Path, tmp_path: Path)
     pair = export_gguf(four, tmp_path / "pair", quant="F16")
     file = pair / name
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(ModelError, match=rf"{name} (is damaged|is no GGUF|has)"):
+    with pytest.raises(ModelError, match=rf"{name}: it is (damaged|no GGUF file)"):
         open_side(pair)
 
 

@@ -73,7 +73,7 @@ def unnamed_vocabulary(rows: int, named: Mapping[str, int] | None = None) -> Voc
     for token, number in (named or {}).items():
         tokens[number] = "Ċ" if token == "\n" else token
         types[number] = int(gguf.TokenType.NORMAL if token == "\n" else gguf.TokenType.CONTROL)
-    return Vocabulary(tokens=tokens, types=types, merges=[NO_MERGE])
+    return Vocabulary(tokens=tokens, types=types, merges=[])
 
 
 def read_vocabulary(tokenizer_file: Path) -> Vocabulary:
@@ -154,7 +154,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(vocabulary.types)
     if vocabulary.word_rule:
-        writer.add_token_merges(vocabulary.merges)
+        writer.add_token_merges(vocabulary.merges or [NO_MERGE])
     else:
         writer.add_token_scores(vocabulary.scores())
         writer.add_add_space_prefix(False)

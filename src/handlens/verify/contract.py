@@ -85,7 +85,7 @@ def compare_case(
             outcomes.append(Outcome(case=name, stage=stage, agrees=None, detail=detail))
             continue
         agrees = found.gap <= found.tolerance
-        cause = "" if agrees else likely_cause(stage, found.gap, family, kinds)
+        cause = "" if agrees else likely_cause(stage, float(found.gap), family, kinds)
         outcomes.append(
             Outcome(
                 case=name,
