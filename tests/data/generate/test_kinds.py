@@ -18,7 +18,7 @@ def some(kind: str, count: int, split: str = "train", languages: tuple[str, ...]
 
 @pytest.mark.parametrize("kind", NEW)
 def test_text_lies_inside_the_picture(kind: str) -> None:
-    for record in some(kind, 12):
+    for record in some(kind, 7):
         width, height = record.picture.size
         for line in record.lines:
             assert "".join(glyph.char for glyph in line.glyphs) == line.text
@@ -44,7 +44,7 @@ def test_labels_and_tables_hold_out_layouts_too(kind: str) -> None:
 def test_fields_answer_their_value_and_missing_ones_are_not_there(kind: str) -> None:
     from handlens.data.generate.language import language
 
-    for record in some(kind, 24):
+    for record in some(kind, 7):
         tongue = language(record.language)
         fields = record.facts["fields"]
         printed = [line.text for line in record.lines]
@@ -84,7 +84,7 @@ def test_ticks_are_told_as_they_are() -> None:
 
 
 def test_charts_tell_their_numbers() -> None:
-    for record in some("charts", 40, languages=("en",)):
+    for record in some("charts", 24, languages=("en",)):
         series = dict(record.facts["series"])
         assert record.facts["markdown"] == to_markdown(record.table)
         for turn in record.turns:
@@ -139,7 +139,7 @@ def test_every_card_says_that_it_is_a_specimen() -> None:
 
 def test_maps_know_who_is_above_whom() -> None:
     answers = []
-    for record in some("maps", 60, languages=("en",)):
+    for record in some("maps", 40, languages=("en",)):
         high = {place["name"]: (place["box"][1] + place["box"][3]) / 2 for place in record.facts["places"]}
         for turn in record.turns:
             if turn.task == "maps.above":
@@ -152,7 +152,7 @@ def test_maps_know_who_is_above_whom() -> None:
 
 def test_covered_things_are_told() -> None:
     found = 0
-    for record in some("scenes", 150, languages=("en",)):
+    for record in some("scenes", 90, languages=("en",)):
         for upper, lower in record.facts["over"]:
             top, below = (f"{record.things[i].colour} {record.things[i].shape}" for i in (upper, lower))
             for turn in record.turns:
@@ -162,7 +162,7 @@ def test_covered_things_are_told() -> None:
                 elif turn.task == "scenes.hidden":
                     assert turn.answer == ("yes" if below in turn.question else "no")
                     found += 1
-    assert found > 5
+    assert found > 2
 
 
 @pytest.mark.soak
