@@ -64,7 +64,7 @@ def family_of(fields: dict[str, Any]) -> Family:
         return family_named(str(fields["handlens_family"]))
     versions = [name for name, family in FAMILIES.items() if family.tower != "native" and name[0].isdigit()]
     if fields.get("version") is None:
-        if "vision_encoder" not in fields:
+        if "vision_encoder" not in fields and fields["vision_config"] is not None:
             raise ModelError(
                 f"config.json has neither version nor vision_encoder, so it is of no release{_choices('', versions)}"
             )
