@@ -58,7 +58,7 @@ def add_lora(model: HandlensModel, lora: Lora) -> Any:
     except ImportError:
         raise NeedsExtra("LoRA (peft)", "train") from None
     # peft asks the whole model for its word embeddings, to see whether they are tied.
-    model.get_input_embeddings = model.llm.get_input_embeddings  # type: ignore[method-assign]
+    model.get_input_embeddings = model.llm.get_input_embeddings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns of tied embeddings also when they are not touched
         return get_peft_model(
