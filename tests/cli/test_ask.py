@@ -134,3 +134,28 @@ def test_the_first_word_is_quick(photo):
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=ENV)
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - begin < 6.0  # 2 s is the aim on two free cores; a loaded machine needs room
+
+
+def test_frames_of_a_clip_are_seen_whole(capsys, tmp_path):
+    clip = tmp_path / "clip.gif"
+    frames = [Image.new("RGB", (300, 200), (shade, 0, 0)) for shade in range(0, 250, 25)]
+    frames[0].save(clip, save_all=True, append_images=frames[1:])
+    assert run(["ask", str(clip), "What moves?", "--frames", "3", "--max-tokens", "2", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [seen["name"] for seen in report["images"]] == ["clip.gif@1", "clip.gif@5", "clip.gif@8"]
+    assert [seen["num_slices"] for seen in report["images"]] == [1, 1, 1]
+    assert run(["ask", str(clip), "What is it?", "--max-tokens", "2", "--json"]) == 0  # without it: the first frame
+    assert len(json.loads(capsys.readouterr().out)["images"]) == 1
+    assert "see frames of it, for example --frames 8" in failure(capsys, str(tmp_path), "What moves?")
+
+
+def test_show_warns_of_text_that_got_too_small(capsys, tmp_path):
+    from PIL import ImageDraw
+
+    page = Image.new("RGB", (2000, 1400), "white")
+    ImageDraw.Draw(page).multiline_text((10, 10), "small letters on a large page\n" * 60, fill="black")
+    page.save(tmp_path / "page.png")
+    assert run(["ask", str(tmp_path / "page.png"), "What?", "--max-tokens", "1", "--show"]) == 0
+    err = capsys.readouterr().err
+    assert "letters are too small to read" in err
+    assert "what helps: cut out the part you ask about" in err

@@ -96,6 +96,7 @@ def _listen(host: str, port: int) -> Any:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2048)  # from here on clients wait for the first answer and are not refused
     except (OSError, OverflowError) as cause:
         listener.close()
         reason = getattr(cause, "strerror", None) or cause
