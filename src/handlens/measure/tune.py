@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from handlens.engine.setup import Setup
+from handlens.export.bundle import Bundle
 from handlens.measure.goal import Goal
 from handlens.measure.trial import Job, Trial, run_trial
 
@@ -117,7 +118,6 @@ def space_of(folder: Path) -> Space:
     """Return what is installed: providers, files of the bundle, cores."""
     from handlens.engine.cores import count_free_cores, physical_cores
     from handlens.engine.vision import available_providers
-    from handlens.export.bundle import Bundle
 
     bundle = Bundle.open(folder)
     names = sorted(bundle.manifest["files"])
@@ -182,6 +182,8 @@ class Tuner:
     ) -> None:
         self.folder, self.space, self.size, self.width = folder, space, size, width
         self.run, self.say = run, say
+        bundle = Bundle.open(folder)
+        self.own_vision, self.own_language = bundle.vision, bundle.language
         self.visions: dict[Setup, Trial] = {}
         self.languages: dict[Setup, Trial] = {}
         self.failed: list[Trial] = []
@@ -289,17 +291,12 @@ class Tuner:
         return len(rivals) >= 2 and rivals[0][1] < rivals[1][1] and setup.vision_threads < rivals[1][0]
 
     def _rank(self, setup: Setup) -> int:
-        from handlens.export.bundle import Bundle
-
-        name = setup.language or Bundle.open(self.folder).language
-        quant = name.removeprefix("language-").removesuffix(".gguf")
+        quant = (setup.language or self.own_language).removeprefix("language-").removesuffix(".gguf")
         penalty = 0 if setup.kv != "q8_0" else -1
         return 2 * (QUALITY.index(quant) if quant in QUALITY else 0) + penalty
 
     def _vision_rank(self, setup: Setup) -> int:
-        from handlens.export.bundle import Bundle
-
-        name = setup.vision or Bundle.open(self.folder).vision
+        name = setup.vision or self.own_vision
         return 0 if "int8" in name else 2 if name == "vision.onnx" else 1
 
 
