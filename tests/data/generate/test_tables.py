@@ -3,6 +3,7 @@
 import pytest
 
 from handlens.data.generate import generate
+from handlens.data.generate.markup import to_html
 from handlens.data.generate.receipt_talk import NOT_PRESENT
 from handlens.data.records import Record
 
@@ -38,8 +39,10 @@ def test_answers_come_from_the_table(tables: list[Record]) -> None:
                 assert row == []
             elif turn.task == "tables.size":
                 assert turn.answer == str(len(header) if "columns" in words else len(rows))
+            elif turn.task == "tables.html":
+                assert turn.answer == to_html(record.table)
             else:
                 lines = [line.strip("| ").split(" | ") for line in turn.answer.splitlines()]
                 assert lines[1] == ["---"] * len(header)
                 assert (tuple(lines[0]), *(tuple(line) for line in lines[2:])) == record.table
-    assert tasks == {"tables.cell", "tables.missing", "tables.size", "tables.markdown"}
+    assert tasks == {"tables.cell", "tables.missing", "tables.size", "tables.markdown", "tables.html"}
