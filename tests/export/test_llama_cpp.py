@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gguf")
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16"])
+@pytest.mark.parametrize("kind", ["F32", pytest.param("F16", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("version", ["2.5", "2.6", "4.5"])
 def test_files_equal_those_of_the_converters_of_llama_cpp(version: str, kind: str, folder: Path) -> None:
     oracle = json.loads((golden(version) / "gguf.json").read_text(encoding="utf-8"))
