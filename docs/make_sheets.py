@@ -1,6 +1,6 @@
 """Draw docs/generators/*.png: one contact sheet for every kind, and one for the languages.
 
-    python docs/make_sheets.py
+python docs/make_sheets.py
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
 """Our scorers against what the reference packages said to the same made-up answers, ugly ones among them.
 
-The answers and the packages' versions stand in ``tests/golden/scorers``; ``record.py`` there made them. Where a package
-does something that is not a rule (a draw at random, a crash, a value it never looks at), the difference is listed here.
+The answers and the packages' versions stand in ``tests/golden/scorers``; ``benchmarks/record_scorers.py`` made them.
+Where a package does something that is not a rule (a draw at random, a crash, a value it never looks at), the
+difference is listed here.
 """
 
 import json

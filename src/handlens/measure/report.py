@@ -81,7 +81,8 @@ def measure_report(
 
     meter = find_meter()
     lens = handlens.load(model, keep=True)
-    sampler, answers = Sampler(meter), []
+    sampler = Sampler(meter)
+    answers: list[dict[str, Any]] = []
     began = time.time()
     sampler.start()
     end = time.monotonic() + 60 * minutes

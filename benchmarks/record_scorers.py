@@ -1,10 +1,10 @@
-"""Record what the reference scorers say to made-up answers: ``python record.py`` in an environment of its own.
+"""Record what the reference scorers say to made-up answers: ``python benchmarks/record_scorers.py``, in its own environment.
 
 Needs the files of ``ms-vlmeval`` and ``lmms-eval`` (``pip download --no-deps``, unpacked under REFERENCE) and what
 their scorers import (pandas, nltk, openai, Levenshtein, latex2sympy2 ...). Their package roots import everything,
 torch and its picture package too, so single modules are imported past them. Nothing here is needed to run the tests.
 """
-# ruff: noqa: B023, B905, T201
+# ruff: noqa: B023, B905
 
 import importlib
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 REFERENCE = Path(os.environ["REFERENCE"])
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "tests" / "golden" / "scorers"
 COUNT = 240
 RNG = random.Random(20260101)
 os.environ.setdefault("OPENAI_API_KEY", "none")
