@@ -1,4 +1,4 @@
-"""Record what the reference scorers say to made-up answers: ``python benchmarks/record_scorers.py``, in its own environment.
+"""Record what the reference scorers say to made-up answers; run it in an environment of its own.
 
 Needs the files of ``ms-vlmeval`` and ``lmms-eval`` (``pip download --no-deps``, unpacked under REFERENCE) and what
 their scorers import (pandas, nltk, openai, Levenshtein, latex2sympy2 ...). Their package roots import everything,
