@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -44,11 +45,16 @@ def commands_page() -> str:
         shown = CliRunner().invoke(handlens, [*words, "--help"], prog_name="handlens", terminal_width=100)
         return f"```text\n{shown.output.strip()}\n```\n"
 
-    with click.Context(handlens) as context:
-        names = handlens.list_commands(context)
-    parts = ["# Commands", "Cut from the program by `make docs`; a test compares them.", help_of()]
-    for name in names:
-        parts += [f"## {name}", help_of(name)]
+    def sections(group: click.Group, *words: str) -> Iterator[str]:
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            yield f"{'#' * (2 + len(words))} {' '.join((*words, name))}"
+            yield help_of(*words, name)
+            command = group.get_command(context, name)
+            if isinstance(command, click.Group):
+                yield from sections(command, *words, name)
+
+    parts = ["# Commands", "Cut from the program by `make docs`; a test compares them.", help_of(), *sections(handlens)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
