@@ -6,16 +6,20 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from handlens.core.tokenizer import Tokenizer
 from handlens.errors import SettingError, TrainingError
 from handlens.model.checkpoint import load_model
+from handlens.train import choose
 from handlens.train import run as runs
 from handlens.train.choose import apply_settings, resolve
 from handlens.train.feed import batches
+from handlens.train.loop import HEAD
 from handlens.train.run import pause_on_signals, train, vocabulary_texts
 from handlens.train.vocabulary import train_vocabulary
 from handlens.train.warmstart import patch_shapes
@@ -138,6 +142,21 @@ def test_one_phase_alone_begins_with_what_is_there(tiny, out):
     assert [folder.name for folder in out.iterdir() if folder.is_dir()] == ["vision"]
     train("tiny:sft", out)
     assert {folder.name for folder in out.iterdir() if folder.is_dir()} == {"vision", "sft"}
+
+
+def test_a_phase_goes_on_with_the_head_of_another(monkeypatch, tiny, out, config):
+    named = replace(tiny.phases[1], name="named", objective="cells", steps=1)
+    later = replace(named, name="later", head_of="named", rate=0.0)
+    recipe = replace(tiny, phases=(named, later))
+    module = SimpleNamespace(recipe=lambda: recipe, model=lambda vocab_size: config)
+    monkeypatch.setitem(choose.RECIPES, "tiny", module)
+    with pytest.raises(TrainingError) as error:
+        train("tiny:later", out)
+    assert str(error.value).startswith("phase later goes on with the head of phase named, and ")
+    train("tiny", out)
+    heads = [load_file(str(out / name / "state" / HEAD)) for name in ("named", "later")]
+    assert heads[0].keys() == heads[1].keys() == {"out.weight", "out.bias"}
+    assert all(torch.equal(weight, heads[1][name]) for name, weight in heads[0].items())
 
 
 def test_a_folder_that_cannot_be_written(tiny, tmp_path):

@@ -11,6 +11,9 @@ TALK = {"lines": 0.55, "pages": 0.1, "scenes": 0.15, "receipts": 0.05, "labels":
 EVERYTHING = {"lines": 0.28, "pages": 0.15, "scenes": 0.22, "receipts": 0.18, "labels": 0.09, "tables": 0.08}
 
 INSTRUCT = {"lines": 0.28, "pages": 0.07, "scenes": 0.35, "receipts": 0.12, "labels": 0.1, "tables": 0.08}
+FOLLOW = {
+    "lines": 0.24, "pages": 0.06, "scenes": 0.30, "receipts": 0.14, "labels": 0.10, "tables": 0.10, "forms": 0.06,
+}  # fmt: skip
 CELLS = {"pages": 0.3, "lines": 0.3, "scenes": 0.2, "receipts": 0.12, "labels": 0.08}
 SHOWN = {"pages": 0.33, "lines": 0.25, "scenes": 0.2, "receipts": 0.1, "labels": 0.06, "tables": 0.06}
 
@@ -67,8 +70,14 @@ def recipe() -> Recipe:
             ),
             Phase(
                 name="sft", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
-                slicing=True, mixture=INSTRUCT, zoomed_share=0.06, cells_weight=1.0, steps=420, rate=1.5e-3,
-                slices_per_step=36, pictures_per_step=16, decay_share=0.4, ramp_pictures=8000,
+                slicing=True, mixture=INSTRUCT, zoomed_share=0.06, cells_weight=1.0, steps=500, rate=1.5e-3,
+                slices_per_step=36, pictures_per_step=16, decay_share=0.5, ramp_pictures=1, warmup_steps=25,
+            ),
+            Phase(
+                name="sft-2", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
+                slicing=True, mixture=FOLLOW, zoomed_share=0.06, cells_weight=1.0, head_of="sft", steps=2200,
+                rate=1.5e-3, slices_per_step=36, pictures_per_step=16, decay_share=0.35, ramp_pictures=1,
+                warmup_steps=25,
             ),
         ),
     )  # fmt: skip

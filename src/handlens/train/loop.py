@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from handlens.config import HandlensConfig
 from handlens.core.tokenizer import Tokenizer
 from handlens.errors import HandlensError, TrainingError
 from handlens.model import packing
 from handlens.model.vlm import HandlensModel
-from handlens.train.cells import EYES, CellTables
+from handlens.train.cells import EYES, CellHead, CellTables
 from handlens.train.distributed import ALONE, World
 from handlens.train.energy import Meter, Reading
 from handlens.train.feed import Batch, batches
@@ -33,6 +33,8 @@ from handlens.train.state import Progress, find_state, load_state, save_state
 Report = Callable[[dict[str, Any]], None]
 LOG = "log.jsonl"
 BEST = "best.pt"
+HEAD = "head.safetensors"
+"""File of the throw-away head that phases name cells with, beside the step checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +77,12 @@ def train_phase(
     world: World = ALONE,
     begin: Callable[[], None] = lambda: None,
     held_out: HeldOut | None = None,
+    head: Path | None = None,
 ) -> bool:
     """Train one phase in place; True when it is complete, False when ``stop`` asked to pause.
 
-    ``begin`` is called once, before the first step of a phase that has no checkpoint.
+    ``begin`` is called once, before the first step of a phase that has no checkpoint; ``head`` is the throw-away head
+    of an earlier phase with which this one goes on.
 
     Raises:
         TrainingError: the loss is not a number, or a checkpoint cannot be read or written.
@@ -88,6 +92,8 @@ def train_phase(
         begin()
     torch.manual_seed(seed)
     learner = Learner(model, config, phase, tokenizer, world)
+    if head is not None and learner.head is not None:
+        learner.head.load_state_dict(load_file(str(head)))
     run = PhaseRun(learner, config, folder, seed, report, window)
     run.load()
     stream = _stream(phase, config, tokenizer, seed, run.progress.next_indexes, world, draw)
@@ -117,6 +123,8 @@ def train_phase(
         run.take_best()
     if isinstance(learner.head, CellTables) and world.is_first:
         save_file(learner.head.state_dict(), str(folder / EYES))
+    if isinstance(learner.head, CellHead) and world.is_first:
+        save_file(learner.head.state_dict(), str(folder / "state" / HEAD))
     return True
 
 

@@ -39,6 +39,8 @@ class Phase:
     pictures_per_step: int
     cells_weight: float = 0.0
     """Weight of naming what the cells hold beside the loss of the answers (objective ``answers`` only)."""
+    head_of: str = ""
+    """Phase whose throw-away head this one goes on with; a fresh head first spoils what tower and resampler know."""
     zoomed_share: float = 0.0
     """Share of pictures that come two to five times as large in area, as a better camera would take them."""
     ramp_pictures: int = 0

@@ -28,7 +28,7 @@ from handlens.train.distributed import ALONE, Mode, World, join_world, whole
 from handlens.train.energy import Meter
 from handlens.train.feed import picture_text
 from handlens.train.ledger import phase_ledger, write_ledger, write_whole
-from handlens.train.loop import Report, train_phase
+from handlens.train.loop import HEAD, Report, train_phase
 from handlens.train.phases import Phase, Recipe
 from handlens.train.prepare import prepare
 from handlens.train.source import Draw, Shards, draw_generated, pick_kind
@@ -137,7 +137,7 @@ class Run:
         done = train_phase(
             model, self.config, phase, self.tokenizer, folder, seed=self.recipe.seed, report=report, stop=pause,
             seconds_between_checkpoints=self.recipe.checkpoint_seconds, window=self.recipe.report_steps, draw=draw,
-            world=self.world, begin=begin,
+            world=self.world, begin=begin, head=self.head_for(phase),
         )  # fmt: skip
         if not done:
             raise Paused(
@@ -158,6 +158,22 @@ class Run:
         elif self.base is not None:
             load_weights(model, self.base / WEIGHTS)
         return model
+
+    def head_for(self, phase: Phase) -> Path | None:
+        """Return the throw-away head with which a phase goes on; None for a fresh one.
+
+        Raises:
+            TrainingError: the phase it comes from was not run in this folder.
+        """
+        if not phase.head_of:
+            return None
+        file = self.out / phase.head_of / "state" / HEAD
+        if not file.exists():
+            raise TrainingError(
+                f"phase {phase.name} goes on with the head of phase {phase.head_of}, and {file} is missing; "
+                "run that phase in the same folder first"
+            )
+        return file
 
     def leave(self, model: HandlensModel, phase: Phase, sources: list[dict[str, Any]]) -> None:
         """Write what a finished phase leaves: its ledger and card, and last its weights."""
