@@ -42,6 +42,8 @@ PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".t
 @click.option("--frames", type=click.IntRange(min=1), help="So many frames of a GIF, video or folder, spread evenly.")
 @click.option("--show", is_flag=True, help="Say what the model saw, on stderr.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write what it saw as a picture.")
+@click.option("--check", "is_checked", is_flag=True, help="Judge every claim of the answer on the picture.")
+@click.option("--drop", is_flag=True, help="With --check: leave out what was judged wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @engine_options
 def ask(
@@ -52,6 +54,8 @@ def ask(
     frames: int | None,
     show: bool,
     picture: Path | None,
+    is_checked: bool,
+    drop: bool,
     as_json: bool,
     **choices: Any,
 ) -> None:
@@ -62,9 +66,12 @@ def ask(
     handlens ask page.pdf#2 "What is the first line?" --show
     cat photo.jpg | handlens ask - "How many circles are there?"
     handlens ask clip.gif "What moves?" --frames 8
+    handlens ask examples/shapes.png "Describe the picture." --check
 
     IMAGE is a file, a page of a PDF (page.pdf#2), or - for standard input. The question comes last.
     """  # noqa: D301
+    if drop and not is_checked:
+        raise click.UsageError("--drop leaves out what --check finds; give both")
     sources, question = split_words(words)
     begin = time.perf_counter()
     import handlens
@@ -88,12 +95,19 @@ def ask(
     for token in answerer.answer(ask_once(question, len(pictures)), seen, sampling):
         first_word = first_word or time.perf_counter() - begin
         tokens.append(token)
-        if not as_json:
+        if not as_json and not drop:
             click.echo(printable(token.text), nl=False)
             sys.stdout.flush()
     timings = {"open": opened - begin, **seen.seconds, "first_word": first_word, "total": time.perf_counter() - begin}
     ended = why_ended([token.id for token in tokens], sampling)
-    click.echo(json.dumps(_report(answerer, sights, tokens, timings, ended), ensure_ascii=False) if as_json else "")
+    report = _report(answerer, sights, tokens, timings, ended) if as_json else {}
+    if not as_json and not drop:
+        click.echo("")
+    if is_checked:
+        said = "".join(token.text for token in tokens)
+        report |= _check(answerer, seen, question, said, drop=drop, as_json=as_json)
+    if as_json:
+        click.echo(json.dumps(report, ensure_ascii=False))
     if ended != "stop":
         why = "the answer repeated itself" if ended == "loop" else "--max-tokens allows more"
         click.echo(f"ended after {len(tokens)} tokens: {why}", err=True)
@@ -193,6 +207,33 @@ def _draw(pictures: "Sequence[Picture]", seen: "Seen", file: Path) -> None:
         target = file if len(pictures) == 1 else file.with_stem(f"{file.stem}-{number}")
         save_drawing(picture.image, plan, target)
         click.echo(f"wrote {target}", err=True)
+
+
+def _check(
+    answerer: "Answerer", seen: "Seen", question: str, answer: str, *, drop: bool, as_json: bool
+) -> dict[str, Any]:
+    """Judge the claims of an answer; print them, or return them for the report."""
+    from handlens.align.check import check, checked_to_json, describe
+    from handlens.engine.answerer import Lens
+
+    lens = getattr(answerer, "answerer", answerer)
+    is_held = isinstance(lens, Lens) and not lens.keep
+    if isinstance(lens, Lens):
+        lens.keep = True  # vision is released by now; language stays for all claims
+    try:
+        checked = check(answerer, seen, question, answer)
+    finally:
+        if is_held and isinstance(lens, Lens):
+            lens.close()
+            lens.keep = False
+    if drop and not as_json:
+        click.echo(printable(checked.kept))
+    if not as_json:
+        for line in describe(checked, num_pictures=len(seen.pictures)):
+            click.echo(printable(line))
+    click.echo(f"checked {len(checked.judgements)} claims in {checked.seconds:.2f} s", err=True)
+    told = checked_to_json(checked)
+    return {"answer": checked.kept, "said": answer} | told if drop else told
 
 
 def _report(
