@@ -22,7 +22,7 @@ DEVICE_FOLDERS = ("core", "engine", "measure", "eval", "serve", "cli")
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 if importlib.util.find_spec("beartype") is not None:
-    install_import_hook("handlens", "beartype.beartype")
+    install_import_hook("handlens", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 # Tests neither read nor write what the user keeps; a test that needs a cache or a profile says so.
 os.environ["HANDLENS_NO_CACHE"] = os.environ["HANDLENS_NO_PROFILE"] = "1"

@@ -52,13 +52,23 @@ def test_help_of_every_command_opens_with_an_example(name, capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_options_of_the_examples_exist(name):
-    """An example in a help text names only options that its command has."""
+    """An example in a help text names only options that its command, or the command below it, has."""
     command = handlens.get_command(click.Context(handlens), name)
-    known = {option for param in command.params for option in param.opts}
-    used = {
-        word for line in command.help.splitlines() if "handlens " in line for word in line.split() if word[:2] == "--"
-    }
-    assert used <= known
+    for line in command.help.splitlines():
+        words = line.split("handlens ", 1)[-1].split() if "handlens " in line else []
+        used = {word for word in words if word[:2] == "--"}
+        assert used <= {option for param in below(command, words).params for option in param.opts}, line
+
+
+def below(command: click.Command, words: list[str]) -> click.Command:
+    """Return the command that a line is for."""
+    if isinstance(command, click.Group) and len(words) > 1:
+        return command.get_command(click.Context(command), words[1]) or command
+    if words[:2] == ["train", "finetune"]:
+        from handlens.cli.finetune import finetune
+
+        return finetune
+    return command
 
 
 def test_help_is_quick_and_imports_neither_numpy_nor_pillow():
@@ -97,7 +107,7 @@ def test_wrong_usage(capsys):
     )  # fmt: skip
     assert failure(capsys, "train", "nano") == (
         2,
-        "handlens train: missing option '--out' (see: handlens train --help)",
+        "handlens train: missing option '--out'; name the folder of the run (see: handlens train --help)",
     )
 
 

@@ -205,7 +205,7 @@ def test_other_folders_and_wrong_names_are_refused(model_folder: Path, tmp_path:
         export_bundle(model_folder, tmp_path / "out", quant="q8")
     with pytest.raises(SettingError, match="unknown vision variant 'int4'; did you mean 'int8'"):
         export_bundle(model_folder, tmp_path / "out", vision="int4")
-    with pytest.raises(ModelError, match=r"no tokenizer.json in .*; export needs config.json"):
+    with pytest.raises(ModelError, match=r"no config.json in .*; give a folder with config.json and model.safetensors"):
         export_bundle(tmp_path, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

@@ -141,9 +141,9 @@ class Lens:
     def _tokens_of(
         self,
         image: Image.Image,
-        encode: Callable[[Float32[np.ndarray, "3 _h _w"]], Float32[np.ndarray, "_q _d"]],
+        encode: Callable[[Float32[np.ndarray, "3 height width"]], Float32[np.ndarray, "queries dim"]],
         seconds: dict[str, float],
-    ) -> Float32[np.ndarray, "_q _d"]:
+    ) -> Float32[np.ndarray, "queries dim"]:
         """Return the visual tokens of a slice, from the cache where they are there."""
         if self.cache is None:
             return encode(normalise(image))

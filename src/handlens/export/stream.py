@@ -71,6 +71,7 @@ def write_planned(
             f"cannot write {out}: {cause.strerror or cause}; free some space or give another folder"
         ) from None
     finally:
+        writer.close()
         unfinished.unlink(missing_ok=True)
     return out
 

@@ -96,7 +96,7 @@ class Geometry:
         """Of tower and resampler for one slice.
 
         >>> round(geometry_named("minicpm-v-2").slice_operations(1024) / 1e9)
-        967
+        968
         """
         vision, width = self.vision, self.language.width
         per_patch = 4 * vision.width**2 + 2 * vision.width * vision.mlp_width

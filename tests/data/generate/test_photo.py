@@ -65,7 +65,7 @@ def test_level_one_changes_most_pictures_a_little() -> None:
     pixels = np.full((60, 80, 3), 128, np.uint8)
     changes = [np.abs(np.asarray(spoil(rng, pixels, 1.0)).astype(int) - 128).mean() for _ in range(200)]
     assert sum(change > 0 for change in changes) > 120
-    assert max(changes) < 90
+    assert max(changes) < 100
 
 
 def test_paint_by_hand() -> None:

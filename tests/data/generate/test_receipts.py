@@ -12,7 +12,7 @@ from handlens.data.records import Record
 
 @pytest.fixture(scope="module")
 def receipts() -> list[Record]:
-    return [generate("receipts", 31, i, split=split) for split in ("train", "heldout") for i in range(120)]
+    return [generate("receipts", 31, i, split=split) for split in ("train", "heldout") for i in range(60)]
 
 
 def cents(text: str) -> int:

@@ -15,7 +15,7 @@ SIDES = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Record]:
-    return [generate("scenes", 21, index, level=level) for level in (0.0, 1.0) for index in range(300)]
+    return [generate("scenes", 21, index, level=level) for level in (0.0, 1.0) for index in range(150)]
 
 
 def middle(thing: Thing) -> tuple[float, float]:

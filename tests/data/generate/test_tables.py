@@ -10,7 +10,7 @@ from handlens.data.records import Record
 
 @pytest.fixture(scope="module")
 def tables() -> list[Record]:
-    return [generate("tables", 51, index) for index in range(150)]
+    return [generate("tables", 51, index) for index in range(80)]
 
 
 def test_table_is_what_is_printed(tables: list[Record]) -> None:
