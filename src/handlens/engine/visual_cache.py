@@ -45,7 +45,7 @@ class VisualCache:
         return tokens if tokens.dtype == np.float32 and tokens.ndim == 2 else None
 
     def get_all(
-        self, slices: Sequence[UInt8[np.ndarray, "_h _w 3"]]
+        self, slices: Sequence[UInt8[np.ndarray, "height width 3"]]
     ) -> list[Float32[np.ndarray, "queries dim"] | None]:
         """Return what is kept of every slice, in order."""
         return [self.get(pixels) for pixels in slices]
