@@ -48,10 +48,10 @@ def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False,
             from handlens.model.halves import open_torch
         except ModuleNotFoundError as cause:
             raise NeedsExtra(f"the torch model folder {folder} ({cause.name} is missing)", "train") from None
-        return Model(open_torch(folder))
+        return Model(open_torch(folder), folder=folder)
     from handlens.engine.answerer import open_bundle
 
-    return Model(open_bundle(folder, keep=keep, cache=cache, profile=profile))
+    return Model(open_bundle(folder, keep=keep, cache=cache, profile=profile), folder=folder)
 
 
 def __getattr__(name: str) -> Any:

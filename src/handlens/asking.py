@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,9 @@ from handlens.core.pages import open_any
 from handlens.core.sampling import Ending, Sampling, why_ended
 from handlens.core.sight import Sight, look_at
 from handlens.errors import ImageError, SettingError
+
+if TYPE_CHECKING:
+    from handlens.fields.read import Fields
 
 Viewable = str | Path | bytes | Image.Image | np.ndarray | Picture
 """One picture: a path (``doc.pdf#3`` is a page), the bytes of a file, or pixels (height, width, 3) of 8 bits."""
@@ -55,9 +58,11 @@ class Model:
     (True, True)
     """
 
-    def __init__(self, answerer: Answerer) -> None:
+    def __init__(self, answerer: Answerer, *, folder: Path | None = None) -> None:
         self.answerer = answerer
         self.info: ModelInfo = answerer.info
+        self.folder = folder
+        """Where the model lies; None for one that was not opened by ``handlens.load``."""
 
     def __getattr__(self, name: str) -> Any:
         """Give what the answerer itself has, such as ``tokenizer``."""
@@ -161,6 +166,32 @@ class Model:
                 seen = self._seen(image, None)
                 last = (image, seen)
             yield self.ask(seen, question, sampling=sampling)
+
+    def fields(
+        self,
+        image: Viewable,
+        schema: Mapping[str, Any],
+        *,
+        max_slices: int | None = None,
+        find: bool = True,
+        look_again_below: float = 0.9,
+    ) -> "Fields":
+        """Return every field of a JSON schema with its value, how sure it is, and the slice and box it was read from.
+
+        Args:
+            image: one picture.
+            schema: with ``properties``; a field that is not there is answered with ``not present``.
+            max_slices: most slices of the picture; None takes the model's.
+            find: look for slices and boxes.
+            look_again_below: an answer with less confidence is asked again on its slice, enlarged; 0 never does.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            SettingError: the schema cannot be used, or this model cannot be held to one.
+        """
+        from handlens.fields.read import read_fields
+
+        return read_fields(self, image, schema, max_slices=max_slices, find=find, look_again_below=look_again_below)
 
     def chat(self, *images: Viewable, max_slices: int | None = None) -> "Conversation":
         """Begin a conversation about pictures; each is encoded once."""

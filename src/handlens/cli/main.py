@@ -19,6 +19,7 @@ COMMANDS = {
     "ask": "Answer a question about pictures.",
     "chat": "Talk about pictures, turn by turn.",
     "serve": "Serve a model over HTTP, with a page to ask it.",
+    "fields": "Read the fields of a JSON schema, with evidence.",
     "slices": "Show how a picture is divided into slices.",
     "generate": "Write generated pictures with questions and answers.",
     "data": "Check, clean, convert and pack data sets.",

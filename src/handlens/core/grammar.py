@@ -123,6 +123,10 @@ class Grammar:
             self._rule_lengths = {name: self._length(piece) for name, piece in rules.items()}
         self._lengths.clear()
 
+    def or_text(self, characters: str) -> "Grammar":
+        """Return the grammar of these texts and one more."""
+        return Grammar(Choice((self._root, text(characters))), self._rules)
+
     def start(self) -> State:
         """Return the state before the first byte."""
         return frozenset(self._open(self._frame(self._root, END), set()))
