@@ -100,7 +100,7 @@ def write_vision(weights: Weights, config: HandlensConfig, out: Path, *, graph: 
     )
     if type(graph) is GraphWriter and sum(len(part.raw_data) for part in graph.constants.values()) < MOST_CHECKED_BYTES:
         onnx.checker.check_model(model)
-    return _save(model, out)
+    return save(model, out)
 
 
 def _embed(graph: GraphWriter, weights: Weights) -> str:
@@ -197,7 +197,8 @@ def quantise_vision(graph: Path, out: Path) -> Path:
     return out
 
 
-def _save(model: onnx.ModelProto, out: Path) -> Path:
+def save(model: onnx.ModelProto, out: Path) -> Path:
+    """Write a graph whole or not at all."""
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         onnx.save(model, str(unfinished))
