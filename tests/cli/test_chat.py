@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import handlens
-
-EXAMPLES = handlens.PACKAGED["nano"].parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SOURCE = Path(handlens.__file__).parents[1]
 
 

@@ -1,16 +1,17 @@
 """Heights of letters against text drawn at known sizes, and silence where there is no text."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-import handlens
 from handlens.core.images import Picture, open_picture
 from handlens.core.letters import letter_heights
 from handlens.core.sight import look_at, sight_to_json
 from handlens.core.slicing import plan_slices
 
-EXAMPLES = handlens.PACKAGED["nano"].parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 WORDS = "some common nouns sum up as measures can\n"  # only small letters without ascenders, but for one t
 
 

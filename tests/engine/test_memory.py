@@ -12,14 +12,15 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /
 
 @linux
 def test_taken_memory_shows_in_the_peak_until_it_is_reset() -> None:
+    memory.give_back()
     memory.reset_peak()
     before = memory.peak_bytes()
-    block = np.ones(40_000_000, dtype=np.uint8)
-    assert memory.peak_bytes() - before > 35_000_000
+    block = np.ones(80_000_000, dtype=np.uint8)
+    assert memory.peak_bytes() - before > 60_000_000  # other pages may be taken away meanwhile
     del block
     memory.give_back()
     if memory.reset_peak():
-        assert memory.peak_bytes() - before < 10_000_000
+        assert memory.peak_bytes() - before < 30_000_000
 
 
 def test_available_is_no_more_than_total() -> None:

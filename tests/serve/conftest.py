@@ -12,7 +12,7 @@ import pytest
 import handlens
 from handlens.serve.settings import ServerSettings
 
-EXAMPLES = handlens.PACKAGED["nano"].parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @dataclass
