@@ -22,7 +22,7 @@ from handlens.core.sight import Sight, look_at
 from handlens.errors import ImageError, SettingError
 
 if TYPE_CHECKING:
-    from handlens.fields.read import Fields
+    from handlens.fields.answers import Fields
 
 Viewable = str | Path | bytes | Image.Image | np.ndarray | Picture
 """One picture: a path (``doc.pdf#3`` is a page), the bytes of a file, or pixels (height, width, 3) of 8 bits."""

@@ -7,9 +7,10 @@ import pytest
 import handlens
 from handlens.core.sampling import log_softmax
 from handlens.errors import ImageError, SettingError
+from handlens.fields.answers import Fields, fields_to_json
 from handlens.fields.calibration import Calibration, PlattLine
 from handlens.fields.forms import NOT_PRESENT
-from handlens.fields.read import Fields, fields_to_json, read_fields
+from handlens.fields.read import read_fields
 from handlens.fields.reading import Reader
 from handlens.fields.schema import fields_of
 

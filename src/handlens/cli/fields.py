@@ -9,7 +9,7 @@ from handlens.cli.engine_options import engine_choices, engine_options
 from handlens.core.images import MAX_PIXELS
 
 if TYPE_CHECKING:
-    from handlens.fields.read import FieldAnswer
+    from handlens.fields.answers import FieldAnswer
 
 
 @click.command()
@@ -43,7 +43,7 @@ def fields(
     import handlens
     from handlens.cli.ask import _open as open_one
     from handlens.core.sight import look_at, sight_to_json
-    from handlens.fields.read import fields_to_json
+    from handlens.fields.answers import fields_to_json
 
     picture = open_one(image, MAX_PIXELS)
     opened = handlens.load(model, **engine_choices())

@@ -7,15 +7,15 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from handlens.align.judge import Sliced
 from handlens.answerer import Seen
 from handlens.core.images import Picture
 from handlens.errors import ImageError, SettingError
+from handlens.fields.answers import FieldAnswer, Fields
 from handlens.fields.calibration import Calibration, calibration_of, case_of, logit
 from handlens.fields.forms import NOT_PRESENT
 from handlens.fields.places import Box, Place, boxes_of, find_places, inside, widened
@@ -27,69 +27,6 @@ if TYPE_CHECKING:
 
 UNSURE = 0.9
 """An answer that is less sure than this is looked at again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FieldAnswer:
-    """One field, read."""
-
-    field: Field
-    text: str
-    """As it is printed, or ``not present``."""
-    value: Any
-    """Of the schema's type; None where the field is not present."""
-    confidence: float
-    """How likely the answer is right; the model's own probability where there is no calibration."""
-    not_present: float
-    """How likely the picture does not show the field."""
-    probability: float
-    """What the model itself gave the answer, before calibration."""
-    place: Place | None
-    """Where a value was read; None for ``not present``, and where it was not looked for."""
-    box: Box | None
-    """In px of the picture; finer than the slice after a second look."""
-    looks: int
-    case: str
-    """Which line of the calibration was used."""
-
-    @property
-    def is_present(self) -> bool:
-        """True where the answer is a value."""
-        return self.text != NOT_PRESENT
-
-    @property
-    def slice(self) -> Sliced | None:
-        """The slice that a value was read from."""
-        return self.place.slice if self.place else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fields:
-    """All fields of one picture, in the order of the schema."""
-
-    answers: tuple[FieldAnswer, ...]
-    is_calibrated: bool
-    seen: Seen
-    seconds: float
-
-    def __getitem__(self, name: str) -> FieldAnswer:
-        """Return a field by its name, for example ``buyer.name``."""
-        found = next((one for one in self.answers if one.field.name == name), None)
-        if found is None:
-            raise KeyError(name)
-        return found
-
-    @property
-    def value(self) -> dict[str, Any]:
-        """The values, nested as in the schema; None where a field is not present."""
-        whole: dict[str, Any] = {}
-        for one in self.answers:
-            *outer, last = one.field.path
-            inner = whole
-            for key in outer:
-                inner = inner.setdefault(key, {})
-            inner[last] = one.value
-        return whole
 
 
 def read_fields(
@@ -146,7 +83,7 @@ def read_fields(
     if unsure:
         again = _look_again(reader, picture, seen, [(fields[place], places[place]) for place in unsure], find=find)
         for place, (second, where, box) in zip(unsure, again, strict=True):
-            answers[place] = _joined(answers[place], readings[place], second, where, box, calibration)
+            answers[place] = _joined(answers[place], second, where, box, calibration)
     return Fields(
         answers=tuple(answers), is_calibrated=calibration.is_fitted, seen=seen, seconds=time.perf_counter() - begin
     )
@@ -169,19 +106,20 @@ def holding(model: "Model") -> Iterator[None]:
 
 def _once(field: Field, reading: Reading, calibration: Calibration) -> FieldAnswer:
     case = case_of(is_present=reading.is_present, looks=1, agree=True)
-    return _answer(field, reading.text, reading.probability, reading.absent, case, 1, calibration)
+    return _answer(field, reading.text, reading.probability, case, (reading,), calibration)
 
 
 def _answer(
-    field: Field, text: str, probability: float, absent: float, case: str, looks: int, calibration: Calibration
+    field: Field, text: str, probability: float, case: str, readings: tuple[Reading, ...], calibration: Calibration
 ) -> FieldAnswer:
     confidence = calibration.confidence(case, probability)
     is_present = text != NOT_PRESENT
+    absent = sum(reading.absent for reading in readings) / len(readings)
     # A value that is right leaves no room for the field to be absent.
     missing = min(calibration.confidence("missing", absent), 1 - confidence) if is_present else confidence
     return FieldAnswer(
         field=field, text=text, value=field.form.parse(text) if is_present else None, confidence=confidence,
-        not_present=missing, probability=probability, place=None, box=None, looks=looks, case=case,
+        not_present=missing, probability=probability, place=None, box=None, case=case, readings=readings,
     )  # fmt: skip
 
 
@@ -219,10 +157,9 @@ def _enlarged(picture: Picture, box: Box, side_px: int) -> Picture:
     return Picture(part.resize(size, Image.Resampling.BICUBIC), f"a part of {picture.name}")
 
 
-def _joined(
-    first: FieldAnswer, reading: Reading, second: Reading, where: Place, box: Box, calibration: Calibration
-) -> FieldAnswer:
+def _joined(first: FieldAnswer, second: Reading, where: Place, box: Box, calibration: Calibration) -> FieldAnswer:
     """Return what both looks say: if they agree the mean of their log-odds, else the likelier answer."""
+    (reading,) = first.readings
     agree = _same(first.field, reading, second)
     chosen = reading if agree or reading.probability >= second.probability else second
     probability = chosen.probability
@@ -230,8 +167,7 @@ def _joined(
         z = (logit(reading.probability) + logit(second.probability)) / 2
         probability = 1 / (1 + math.exp(-z))
     case = case_of(is_present=chosen.is_present, looks=2, agree=agree)
-    absent = (reading.absent + second.absent) / 2
-    joined = _answer(first.field, chosen.text, probability, absent, case, 2, calibration)
+    joined = _answer(first.field, chosen.text, probability, case, (reading, second), calibration)
     if not chosen.is_present:
         return joined
     if first.place is None and chosen is reading:  # places were not asked for
@@ -244,34 +180,3 @@ def _same(field: Field, one: Reading, two: Reading) -> bool:
     if one.is_present != two.is_present:
         return False
     return not one.is_present or field.form.parse(one.text) == field.form.parse(two.text)
-
-
-def fields_to_json(fields: Fields) -> dict[str, Any]:
-    """Return everything as plain values; ``value`` and ``box`` are null where a field is not present."""
-    return {
-        "fields": {
-            one.field.name: {
-                "value": one.value,
-                "answer": one.text,
-                "present": one.is_present,
-                "confidence": round(one.confidence, 4),
-                "not_present": round(one.not_present, 4),
-                "slice": _slice_to_json(one),
-                "box": list(one.box) if one.box else None,
-                "looks": one.looks,
-                "question": one.field.question,
-            }
-            for one in fields.answers
-        },
-        "value": fields.value,
-        "missing": [one.field.name for one in fields.answers if not one.is_present],
-        "calibrated": fields.is_calibrated,
-        "seconds": round(fields.seconds, 4),
-    }
-
-
-def _slice_to_json(one: FieldAnswer) -> dict[str, Any] | None:
-    if one.place is None:
-        return None
-    where = one.place.slice
-    return {"slice": where.slice, "row": where.row, "column": where.column, "share": round(one.place.share, 4)}
