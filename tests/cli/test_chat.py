@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import handlens
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SOURCE = Path(handlens.__file__).parents[1]
 
