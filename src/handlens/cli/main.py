@@ -19,6 +19,7 @@ COMMANDS = {
     "ask": "Answer a question about pictures.",
     "chat": "Talk about pictures, turn by turn.",
     "serve": "Serve a model over HTTP, with a page to ask it.",
+    "batch": "Ask one question about every picture of a folder.",
     "fields": "Read the fields of a JSON schema, with evidence.",
     "slices": "Show how a picture is divided into slices.",
     "generate": "Write generated pictures with questions and answers.",

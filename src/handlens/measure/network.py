@@ -1,0 +1,59 @@
+"""No word to another machine: every socket but loopback is refused inside this process, and what was tried is kept.
+
+Boundary: Python's audit events, which see what Python code does; libraries in C are watched by ``privacy.py``, which
+counts the sockets that the process holds and takes the network away where the system allows it.
+"""
+
+import ipaddress
+import sys
+from typing import Any
+
+EVENTS = {
+    "socket.connect": 1, "socket.bind": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.getaddrinfo": 0,
+    "socket.gethostbyname": 0, "socket.gethostbyaddr": 0,
+}  # fmt: skip
+"""Audit event -> place of the address or host among its values (docs.python.org, "Audit events table")."""
+
+
+class NetworkForbidden(PermissionError):
+    """Something tried to reach another machine after ``forbid_network``; a defect of Handlens or of a library."""
+
+
+def forbid_network() -> list[dict[str, Any]]:
+    """Refuse every address but loopback in this process, for good; return the list that receives what was tried.
+
+    An audit hook cannot be removed, so call this in a process that needs no network until its end.
+    """
+    tried: list[dict[str, Any]] = []
+
+    def watch(event: str, values: tuple[Any, ...]) -> None:
+        if event not in EVENTS:
+            return
+        address = values[EVENTS[event]]
+        is_allowed = is_local(address)
+        tried.append({"event": event, "address": str(address), "allowed": is_allowed})
+        if not is_allowed:
+            raise NetworkForbidden(f"{event} to {address}: only loopback is allowed while pictures are answered")
+
+    sys.addaudithook(watch)
+    return tried
+
+
+def is_local(address: Any) -> bool:
+    """True for an address that no other machine can have: loopback, or a file of this machine.
+
+    >>> is_local(("127.0.0.1", 8000)), is_local(("::1", 80, 0, 0)), is_local("/run/socket"), is_local("localhost")
+    (True, True, True, True)
+    >>> is_local(("192.168.0.1", 80)), is_local("example.org"), is_local(("0.0.0.0", 80))
+    (False, False, False)
+    """
+    if address is None:  # getaddrinfo(None) is this machine; sendmsg without an address uses an open connection
+        return True
+    host = address[0] if isinstance(address, tuple) and address else address
+    text = host.decode("utf-8", "replace") if isinstance(host, bytes | bytearray) else str(host)
+    if not isinstance(address, tuple) and text.startswith(("/", "\0")):  # a socket file, or an abstract one of Linux
+        return True
+    try:
+        return ipaddress.ip_address(text.partition("%")[0]).is_loopback
+    except ValueError:
+        return text == "localhost"
