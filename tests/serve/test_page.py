@@ -118,13 +118,32 @@ def test_stop_paste_drop_and_keyboard(browser, served):
     context.close()
 
 
+def test_claims_are_checked_where_the_box_is_ticked(browser, served):
+    width, height, is_phone = SIZES["phone"]
+    context = browser.new_context(viewport={"width": width, "height": height}, is_mobile=is_phone)
+    page = context.new_page()
+    page.goto(served)
+    page.set_input_files("#file", str(EXAMPLES / "shapes.png"))
+    page.get_by_role("button", name="Remove shapes.png").wait_for()
+    page.get_by_label("Check every claim of the answer").check()
+    page.get_by_label("Your question").fill("What shape is yellow?")
+    with page.expect_request("**/v1/chat/completions") as asked:
+        page.keyboard.press("Enter")
+    assert asked.value.post_data_json["check"] is True
+    page.get_by_role("list", name="Claims of this answer").wait_for(timeout=60_000)
+    keep(page, "phone-claims")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
 def test_errors_and_claims_are_said(browser, served):
     context = browser.new_context()
     page = context.new_page()
     page.goto(served)
     final = (
         '{"choices":[{"delta":{},"finish_reason":"stop"}],"handlens":{"ended":"stop","seconds":{"first_word":0.5},'
-        '"tokens_per_second":3,"memory_bytes":1048576,"claims":[{"text":"The total is 5.","verdict":"not supported"}]}}'
+        '"tokens_per_second":3,"memory_bytes":1048576,"claims":[{"text":"The total is 5.","verdict":"rejected",'
+        '"probability":0.2,"slice":{"picture":0,"slice":3,"row":1,"column":0}}],"check":{"not_claims":["Hello!"]}}}'
     )
     said = '{"choices":[{"delta":{"content":"<b>5</b>"}}]}'
     page.route(
@@ -135,7 +154,8 @@ def test_errors_and_claims_are_said(browser, served):
     )
     page.get_by_label("Your question").fill("What?")
     page.keyboard.press("Enter")
-    page.get_by_text("not supported: The total is 5.").wait_for()
+    page.get_by_text("rejected 20 %: The total is 5. (slice 3)").wait_for()
+    page.get_by_text("Not checked, no claims: Hello!").wait_for()
     assert page.locator(".turn.model .said").inner_text() == "<b>5</b>"  # an answer is text, never markup
     page.unroute("**/v1/chat/completions")
     page.route("**/v1/chat/completions", lambda route: route.fulfill(

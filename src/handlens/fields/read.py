@@ -6,7 +6,7 @@ Boundary: a ``Model``, a picture and a schema in; plain values out. The steps ar
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ def read_fields(
     max_tokens: int = 64,
     calibration: Calibration | None = None,
     seen: Seen | None = None,
+    before_each: Callable[[], None] | None = None,
 ) -> Fields:
     """Return every field of the schema with its value, confidence and place.
 
@@ -53,6 +54,7 @@ def read_fields(
         max_tokens: longest value.
         calibration: None takes the one that belongs to the weights, where there is one.
         seen: the picture as ``model.look`` encoded it; saves encoding it again.
+        before_each: called before every question to the model; what it raises ends the reading.
 
     Raises:
         SettingError: the schema cannot be used, or the model cannot be held to a form.
@@ -67,7 +69,11 @@ def read_fields(
             f"look_again_below is {look_again_below}; a confidence from 0 (never) to 1 (always) is needed"
         )
     begin = time.perf_counter()
-    fields, picture, reader = fields_of(schema), as_picture(image), Reader(model, max_tokens=max_tokens)
+    fields, picture, reader = (
+        fields_of(schema),
+        as_picture(image),
+        Reader(model, max_tokens=max_tokens, before_each=before_each),
+    )
     calibration = calibration_of(model.folder) if calibration is None else calibration
     seen = seen or model.see([picture], max_slices=max_slices)
     with holding(model):

@@ -4,7 +4,7 @@ Boundary: sees the model through ``Answerer`` and its tokenizer; knows no slices
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,25 +42,27 @@ class Reading:
 class Reader:
     """Asks fields; what was computed for a form is kept for the next picture."""
 
-    def __init__(self, model: Model, *, max_tokens: int = 64) -> None:
+    def __init__(self, model: Model, *, max_tokens: int = 64, before_each: Callable[[], None] | None = None) -> None:
         tokenizer = getattr(model.answerer, "tokenizer", None)
         if tokenizer is None:
             raise SettingError(
                 f"{model.info.name} ({model.info.engine}) cannot be held to a form, which fields need; use a bundle"
             )
         self.model, self.max_tokens, self._tokenizer = model, max_tokens, tokenizer
+        self._before_each = before_each or (lambda: None)
         self._stops = sorted(tokenizer.id_of(stop) for stop in model.family.template.stops)
         self._constraints: dict[Form, GrammarConstraint] = {}
 
     def chat_of(self, field: Field, num_pictures: int = 1) -> Chat:
         """Return the question of a field; nano is asked as it was trained, others are told how to answer."""
-        if self.model.info.name == "nano":
+        if self.model.info.family == "nano":
             return ask(field.question, num_pictures)
         hint = f" ({field.hint})" if field.hint else ""
         return ask(f"{field.question}{hint}{REQUEST}", num_pictures)
 
     def read(self, field: Field, seen: Seen) -> Reading:
         """Return the likeliest answer, token by token, that fits the form."""
+        self._before_each()
         constraint = self._constraint(field.form)
         chat, watched = self.chat_of(field, len(seen.pictures)), list[np.ndarray]()
         sampling = Sampling(max_tokens=self.max_tokens, constraint=constraint, watch=watched.append)
@@ -76,6 +78,7 @@ class Reader:
 
     def scores(self, field: Field, seen: Seen, answers: Sequence[str]) -> list[float]:
         """Return the log-probability (nats) of each answer to a field."""
+        self._before_each()
         return self.model.score(self.chat_of(field, len(seen.pictures)), seen, answers)
 
     def _constraint(self, form: Form) -> GrammarConstraint:

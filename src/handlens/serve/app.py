@@ -14,8 +14,10 @@ from handlens import __version__
 from handlens.answerer import Answerer
 from handlens.core.images import open_picture
 from handlens.errors import ImageError, NeedsExtra
+from handlens.serve.fields import FieldsAsk, fields_model, to_fields_ask
 from handlens.serve.guard import App, Guard
 from handlens.serve.metrics import Metrics, resident_bytes
+from handlens.serve.offline import OfflineFolder, add_offline_routes
 from handlens.serve.pictures import Upload, Uploads
 from handlens.serve.settings import Refusal, ServerSettings
 from handlens.serve.wire import Ask, chunk, completion, explain, request_model, to_ask, usage_chunk
@@ -51,8 +53,12 @@ ERROR = {
 }
 
 
-def build_app(answerer: Answerer, settings: ServerSettings | None = None) -> App:
+def build_app(
+    answerer: Answerer, settings: ServerSettings | None = None, *, offline: OfflineFolder | None = None
+) -> App:
     """Return the server as an ASGI application; the answerer should hold its halves (``keep=True``).
+
+    ``offline`` is the model as a page that runs in the browser, under ``/offline/``.
 
     Raises:
         NeedsExtra: the web framework is not installed.
@@ -70,17 +76,22 @@ def build_app(answerer: Answerer, settings: ServerSettings | None = None) -> App
         worker.start()
         yield
         await asyncio.to_thread(worker.close)
+        if offline:
+            offline.close()
 
     app = FastAPI(
         title="Handlens", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         description="Ask pictures. OpenAI's chat completions, with what the model saw in the field `handlens`.",
     )  # fmt: skip
     _refusals(app)
-    _chat_route(app, worker, metrics, settings)
+    _chat_route(app, worker, settings)
+    _fields_route(app, worker, settings)
     _model_routes(app, answerer)
     _file_routes(app, uploads, settings)
     _status_routes(app, worker, metrics, answerer)
     _page_routes(app)
+    if offline:
+        add_offline_routes(app, offline)
     return Guard(app, settings, metrics)
 
 
@@ -113,7 +124,7 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": "an error in OpenAI's form", "content": content} for status in statuses}
 
 
-def _chat_route(app: "FastAPI", worker: Worker, metrics: Metrics, settings: ServerSettings) -> None:
+def _chat_route(app: "FastAPI", worker: Worker, settings: ServerSettings) -> None:
     from fastapi import Request
     from fastapi.responses import JSONResponse, StreamingResponse
 
@@ -133,14 +144,7 @@ def _chat_route(app: "FastAPI", worker: Worker, metrics: Metrics, settings: Serv
     async def chat_completions(request: Request, body: model) -> JSONResponse | StreamingResponse:  # type: ignore[valid-type]
         ask = to_ask(body, most_tokens=settings.max_tokens, most_pictures=settings.max_pictures)
         _check_model(ask.model, worker.answerer.info.name)
-        loop, events = asyncio.get_running_loop(), asyncio.Queue[Event]()
-
-        def tell(event: Event) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is gone: nobody listens any more
-                loop.call_soon_threadsafe(events.put_nowait, event)
-
-        job = Job(ask=ask, tell=tell)
-        worker.submit(job)
+        job, events = _submit(worker, ask)
         try:
             first = await _unless_gone(request, events)
             if ask.stream:
@@ -153,6 +157,46 @@ def _chat_route(app: "FastAPI", worker: Worker, metrics: Metrics, settings: Serv
         except BaseException:
             worker.cancel(job)
             raise
+
+
+def _submit(worker: Worker, ask: Ask | FieldsAsk) -> "tuple[Job, asyncio.Queue[Event]]":
+    """Put a request into the queue; its events come through the loop of the caller."""
+    loop, events = asyncio.get_running_loop(), asyncio.Queue[Event]()
+
+    def tell(event: Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody listens any more
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    job = Job(ask=ask, tell=tell)
+    worker.submit(job)
+    return job, events
+
+
+def _fields_route(app: "FastAPI", worker: Worker, settings: ServerSettings) -> None:
+    from fastapi import Request
+    from fastapi.responses import JSONResponse
+
+    model = fields_model()
+    described: dict[int | str, dict[str, Any]] = {
+        200: {
+            "description": "every field with its value, confidence, slice and box",
+            "content": {"application/json": {"schema": {"type": "object", "required": ["fields", "value", "missing"]}}},
+        },
+        **_documented(400, 401, 403, 404, 413, 415, 422, 429, 500, 503),
+    }
+
+    @app.post("/v1/fields", responses=described, response_model=None)
+    async def fields(request: Request, body: model) -> JSONResponse:  # type: ignore[valid-type]
+        ask = to_fields_ask(body, most_tokens=settings.max_tokens)
+        _check_model(ask.model, worker.answerer.info.name)
+        job, events = _submit(worker, ask)
+        try:
+            event = await _unless_gone(request, events)
+        except BaseException:
+            worker.cancel(job)
+            raise
+        assert isinstance(event, Ended), "fields come as one event"
+        return JSONResponse(event.handlens)
 
 
 def _check_model(asked: str, served: str) -> None:

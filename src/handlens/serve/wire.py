@@ -42,6 +42,8 @@ class Ask:
     include_usage: bool
     max_slices: int | None
     """None takes the model's."""
+    check: bool = False
+    """Judge every claim of the answer."""
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created_s: int = field(default_factory=lambda: int(time.time()))
 
@@ -103,6 +105,7 @@ def request_model() -> Any:
         top_k: int | None = Field(None, ge=0, description="Not OpenAI's: sample from so many tokens; 0 is all.")
         repetition_penalty: float | None = Field(None, gt=0, le=10, description="Not OpenAI's: above 1 repeats less.")
         max_slices: int | None = Field(None, ge=1, le=64, description="Not OpenAI's: most slices of a picture.")
+        check: bool | None = Field(None, description="Not OpenAI's: judge every claim of the answer on the picture.")
         seed: int | None = Field(None, ge=0, le=2**63 - 1)
         stop: str | list[str] | None = Field(None, max_length=64)
         stream: bool | None = None
@@ -169,6 +172,7 @@ def to_ask(body: Any, *, most_tokens: int, most_pictures: int) -> Ask:
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         max_slices=1 if is_low else body.max_slices,
+        check=bool(body.check) and bool(addresses),
     )
 
 
@@ -219,11 +223,18 @@ def explain(errors: Sequence[Any]) -> Refusal:
         reason = error.get("ctx", {}).get("error", "")
         return Refusal(400, f"the body is not JSON ({reason}); send one JSON object", code="invalid_json")
     if kind == "extra_forbidden":
-        hint = did_you_mean(path[-1], request_model().model_fields) if len(path) == 1 else ""
+        hint = did_you_mean(path[-1], _known_keys()) if len(path) == 1 else ""
         return Refusal(400, f"unknown key {place!r}{hint}", param=place, code="unknown_key")
     if kind in ("model_attributes_type", "missing") and not path:
         return Refusal(400, "the body is no JSON object; send one with content-type application/json")
     return Refusal(400, f"{place}: {error['msg']}", param=place)
+
+
+def _known_keys() -> set[str]:
+    from handlens.serve.fields import fields_model
+
+    fields = {**request_model().model_fields, **fields_model().model_fields}
+    return {field.alias or name for name, field in fields.items()}
 
 
 def completion(

@@ -18,6 +18,7 @@ from handlens.core.images import Picture, open_picture
 from handlens.core.sampling import Sampling, why_ended
 from handlens.core.sight import Sight, look_at, sight_to_json
 from handlens.errors import HandlensError
+from handlens.serve.fields import FieldsAsk, answer_fields
 from handlens.serve.metrics import Metrics, resident_bytes
 from handlens.serve.pictures import Uploads, read_address
 from handlens.serve.settings import Refusal, ServerSettings
@@ -58,7 +59,7 @@ Event = Started | Said | Ended | Refusal
 class Job:
     """One request on its way."""
 
-    ask: Ask
+    ask: Ask | FieldsAsk
     tell: Callable[[Event], None]
     """Called from the worker's thread."""
     arrived_s: float = field(default_factory=time.monotonic)
@@ -134,7 +135,7 @@ class Worker:
                 job = self._jobs.popleft()
             begin = time.monotonic()
             try:
-                for event in self._answer(job):
+                for event in self._events(job):
                     job.tell(event)
             except Refusal as refusal:
                 job.tell(refusal)
@@ -144,13 +145,19 @@ class Worker:
                 job.tell(Refusal(500, f"unexpected {type(error).__name__}: {error}; this is a defect of handlens"))
             self._mean_s = 0.8 * self._mean_s + 0.2 * (time.monotonic() - begin)
 
-    def _answer(self, job: Job) -> Iterator[Event]:
-        """Yield what happens; ends early, and silently, when the job is cancelled."""
-        ask, deadline_s = job.ask, job.arrived_s + self.settings.max_seconds
-        if time.monotonic() > deadline_s:
+    def _events(self, job: Job) -> Iterator[Event]:
+        if time.monotonic() > job.arrived_s + self.settings.max_seconds:
             raise self._too_busy(f"the request waited {self.settings.max_seconds} s, as long as it may; ask again")
+        if isinstance(job.ask, FieldsAsk):
+            yield from answer_fields(self, job)
+        else:
+            yield from self._answer(job, job.ask)
+
+    def _answer(self, job: Job, ask: Ask) -> Iterator[Event]:
+        """Yield what happens; ends early, and silently, when the job is cancelled."""
+        deadline_s = job.arrived_s + self.settings.max_seconds
         begin = time.monotonic()
-        seen, sights, num_new = self._see(job)
+        seen, sights, num_new = self.see(job)
         if job.cancelled.is_set():
             return
         saw_s = time.monotonic() - begin
@@ -175,6 +182,7 @@ class Worker:
         last_s = time.monotonic()
         if rest := said.rest():
             yield Said(text=rest)
+        claims = self._check(job, ask, seen, "".join(token.text for token in tokens)) if ask.check else {}
         why = why or self._why([token.id for token in tokens], sampling, prompt_tokens)
         visual = sum(sight.visual_tokens for sight in sights)
         self._count(job, tokens, prompt_tokens, why, first_s or last_s, last_s)
@@ -196,10 +204,20 @@ class Worker:
                 "tokens_per_second": round(rate, 2),
                 "memory_bytes": resident_bytes(),
                 "notice": self.answerer.info.notice,
+                **claims,
             },
         )
 
-    def _see(self, job: Job) -> tuple[Seen, list[Sight], int]:
+    def _check(self, job: Job, ask: Ask, seen: Seen, answer: str) -> dict[str, Any]:
+        """Return the claims of an answer with the verdict on each; they are judged on all pictures."""
+        from handlens.align.check import check, checked_to_json
+
+        if job.cancelled.is_set():
+            return {}
+        question = " ".join(part for part in ask.chat[-1].content if isinstance(part, str))
+        return checked_to_json(check(self.answerer, seen, question, answer))
+
+    def see(self, job: Job) -> tuple[Seen, list[Sight], int]:
         """Return the pictures of a conversation; those seen before are taken from memory."""
         found: list[tuple[SeenPicture, Sight]] = []
         num_new = 0

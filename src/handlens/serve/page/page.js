@@ -161,7 +161,7 @@ function take(piece, running, turn, fresh) {
     const why = { length: "Cut: the answer is as long as it may be.", loop: "Ended: the answer repeated itself.", time: "Cut: the time was over." };
     if (why[facts.ended]) turn.note(why[facts.ended]);
     showFigures({ tokens: facts.usage?.completion_tokens, first: facts.seconds.first_word, speed: facts.tokens_per_second, memory: facts.memory_bytes });
-    if (facts.claims) turn.claim(facts.claims);
+    if (facts.claims) turn.claim(facts.claims, facts.check);
   }
 }
 
@@ -187,14 +187,19 @@ function addTurn(kind, who, text) {
     element,
     say: (whole) => { said.textContent = whole; },
     note: (words) => element.append(make("div", "note", words)),
-    claim: (claims) => {
+    claim: (claims, check) => {
       const list = make("ul", "claims");
       list.setAttribute("aria-label", "Claims of this answer");
       for (const claim of claims) {
-        const row = make("li");
-        row.append(make("span", "verdict", `${claim.verdict}: `), claim.text);
+        const row = make("li", claim.verdict);
+        const sure = typeof claim.probability === "number" ? ` ${Math.round(100 * claim.probability)} %` : "";
+        row.append(make("span", "verdict", `${claim.verdict}${sure}: `), claim.text);
+        if (claim.slice) row.append(make("span", "quiet", ` (${claim.slice.slice ? `slice ${claim.slice.slice}` : "overview"})`));
+        if (claim.note) row.append(make("span", "quiet", ` (${claim.note})`));
         list.append(row);
       }
+      if (!claims.length) list.append(make("li", "quiet", "Nothing in this answer can be checked."));
+      if (check?.not_claims?.length) list.append(make("li", "quiet", `Not checked, no claims: ${check.not_claims.join(" | ")}`));
       element.append(list);
     },
   };
@@ -205,7 +210,7 @@ async function* stream(messages, signal) {
     method: "POST",
     signal,
     headers: { "content-type": "application/json", ...keyHeader() },
-    body: JSON.stringify({ model: state.model, messages, stream: true }),
+    body: JSON.stringify({ model: state.model, messages, stream: true, ...(at("check").checked ? { check: true } : {}) }),
   });
   if (!answer.ok) throw await trouble(answer);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
