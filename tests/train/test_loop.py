@@ -65,6 +65,24 @@ def test_one_batch_is_learned_by_heart(packed, config, sft, tokenizer):
     assert scores[-1]["tokens"] > 0.8
 
 
+def test_layers_computed_again_give_the_same_slopes(fresh, config, sft, tokenizer):
+    batch = next(batches(sft, config, tokenizer, seed=1))
+    found = []
+    for recompute in (False, True):
+        model = fresh()
+        model.llm.set_attn_implementation("segments")
+        learner = Learner(model, config, replace(sft, recompute=recompute), tokenizer)
+        asked = []
+        handle = model.llm.model.layers[0].mlp.register_forward_pre_hook(lambda *_, seen=asked: seen.append(1))
+        loss, _ = learner.slopes([batch])
+        handle.remove()
+        assert len(asked) == 1 + recompute  # it really ran twice
+        found.append((loss, [weight.grad for weight in learner.weights]))
+    assert found[0][0] == found[1][0]
+    assert len(found[0][1]) == len(found[1][1]) > 20
+    assert all(torch.equal(one, other) for one, other in zip(found[0][1], found[1][1], strict=True))
+
+
 def test_reading_is_learned_by_heart(packed, config, vision):
     batch = next(batches(replace(vision, mixture={"labels": 1.0}), config, None, seed=1))
     learner = Learner(packed, config, replace(vision, steps=40, warmup_steps=1, rate=4e-3, decay_share=0.1))

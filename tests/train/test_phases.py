@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from handlens.data.generate import LANGUAGES
+from handlens.data.generate.language import language
 from handlens.errors import SettingError
+from handlens.recipes import nano, smoke
 from handlens.train.phases import Recipe
 
 
@@ -30,6 +33,27 @@ def test_rows_that_cannot_run_are_refused(sft):
         replace(sft, steps=0)
     with pytest.raises(SettingError, match=r"^phase sft: the mixture is empty; name at least one kind of record$"):
         replace(sft, mixture={})
+
+
+def test_a_phase_without_languages_is_refused(sft):
+    with pytest.raises(SettingError, match=r"^phase sft: languages is empty; name at least one, such as en$"):
+        replace(sft, languages={})
+
+
+def test_nano_shows_every_language_and_each_of_tier_b_rarely():
+    shares = nano.recipe().only("multilingual").phases[0].languages
+    assert set(shares) == set(LANGUAGES)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    tiers = {code: language(code).tier for code in shares}
+    assert {tiers[code] for code in nano.TIER_A} == {"A"}
+    assert all(share < 0.005 for code, share in shares.items() if tiers[code] == "B")
+    assert all(phase.languages == {"en": 1.0} for phase in nano.recipe().phases[:-1])
+
+
+def test_the_recipe_for_trying_a_machine_has_every_phase_of_nano():
+    phases = [phase.name for phase in nano.recipe().phases]
+    assert [phase.name for phase in smoke.recipe().phases] == phases
+    assert [phase.objective for phase in smoke.recipe().phases] == [row.objective for row in nano.recipe().phases]
 
 
 def test_one_phase_of_a_recipe(sft, vision):

@@ -20,7 +20,7 @@ from handlens.train import run as runs
 from handlens.train.choose import apply_settings, resolve
 from handlens.train.feed import batches
 from handlens.train.loop import HEAD
-from handlens.train.run import pause_on_signals, train, vocabulary_texts
+from handlens.train.run import train, vocabulary_texts
 from handlens.train.vocabulary import train_vocabulary
 from handlens.train.warmstart import patch_shapes
 
@@ -166,15 +166,3 @@ def test_a_folder_that_cannot_be_written(tiny, tmp_path):
     assert str(error.value) == (
         f"cannot write the run folder {tmp_path}/file/run: Not a directory; give --out a folder that can be written"
     )
-
-
-def test_signals_are_given_back():
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with pause_on_signals() as pause:
-        assert not pause()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert pause()
-        # The second Ctrl-C does not wait.
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -1,12 +1,13 @@
 """Shards as a stream of records."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from handlens.data.shards import read_shards, write_shards
 from handlens.errors import DataError
-from handlens.train.source import Shards, find_places
+from handlens.train.source import Shards, draw_generated, find_places, pick_language
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,23 @@ def test_a_record_is_what_was_written(folder):
         own = shards.read(place)
         assert (own.key, own.turns, own.lines) == (record.key, record.turns, record.lines)
         assert own.picture.tobytes() == record.picture.tobytes()
+
+
+def test_languages_come_by_their_shares(sft):
+    phase = replace(sft, mixture={"labels": 1.0}, languages={"en": 0.5, "de": 0.5, "ru": 0.0})
+    drawn = [draw_generated(phase, random.Random(index), index, "train") for index in range(24)]
+    counts = {code: sum(record.language == code for record in drawn) for code in phase.languages}
+    assert counts["ru"] == 0
+    assert min(counts["en"], counts["de"]) >= 5
+    again = draw_generated(phase, random.Random(7), 7, "train")
+    assert (again.key, again.turns) == (drawn[7].key, drawn[7].turns)
+
+
+def test_a_language_is_left_out_where_a_kind_cannot_be_drawn(sft):
+    phase = replace(sft, mixture={"scenes": 1.0}, languages={"en": 0.01, "syr": 0.99})
+    assert draw_generated(phase, random.Random(0), 0, "train").language == "en"
+    with pytest.raises(DataError, match=r"^scenes cannot be drawn in any of: syr, syr2; add en$|unknown language"):
+        pick_language({"syr": 0.5, "syr2": 0.5}, "scenes", random.Random(0))
 
 
 def test_no_shards_are_told(tmp_path):

@@ -22,6 +22,7 @@ import torch
 from handlens.cli.main import run
 from handlens.data.shards import write_shards
 from handlens.train import choose
+from handlens.train.learner import Learner
 
 PHASES = ("vision", "warmup", "sft")
 
@@ -142,6 +143,61 @@ def test_a_signal_to_the_whole_group_is_answered_with_a_checkpoint(start, tmp_pa
     again = start("asked", "tiny:vision")
     assert again.wait() == 0
     assert again.said == f"{tmp_path}/asked/vision\n"
+
+
+def in_session(leader: int) -> list[int]:
+    """Return the processes of a session that are alive."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+def step_without_end() -> None:
+    """Let the second step of the run take two minutes."""
+    find, calls = Learner.slopes, iter(range(99))
+
+    def slopes(self, batches):
+        if next(calls) == 2:  # the first counts operations, the second is step 1
+            time.sleep(120.0)
+        return find(self, batches)
+
+    Learner.slopes = slopes
+
+
+def test_a_step_longer_than_the_grace_is_given_up(start, tmp_path):
+    process = start("asked", "tiny:vision", "--grace", "3", before=step_without_end)
+    state = tmp_path / "asked" / "vision" / "state"
+    wait_for(lambda: (state / "step-00000001").is_dir())
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait() == 143
+    assert time.monotonic() - began < 6.0
+    assert process.said.startswith("handlens train: stopped by SIGTERM in phase vision; its checkpoint is in ")
+    assert process.said.count("\n") == 1
+    assert [path.name for path in state.glob("step-*")] == ["step-00000001"]
+    assert start("asked", "tiny:vision").wait() == 0
+    assert start("straight", "tiny:vision").wait() == 0
+    files = [tmp_path / name / "vision" / "model.safetensors" for name in ("asked", "straight")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_second_signal_stops_at_once(start, tmp_path):
+    process = start("asked", "tiny:vision", before=step_without_end)
+    wait_for(lambda: (tmp_path / "asked" / "vision" / "state" / "step-00000001").is_dir())
+    os.kill(process.pid, signal.SIGTERM)
+    time.sleep(0.2)
+    assert not process.is_over()
+    os.kill(process.pid, signal.SIGTERM)
+    began = time.monotonic()
+    assert process.wait() == -signal.SIGTERM
+    assert time.monotonic() - began < 3.0
+    wait_for(lambda: not in_session(process.pid), 30.0)  # nor does the process that makes batches stay behind
 
 
 def test_a_full_disk_is_told_and_loses_nothing(start, tmp_path):

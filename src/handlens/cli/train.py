@@ -34,6 +34,13 @@ class TrainCommand(click.Command):
 @click.option("--from", "base", help="Model folder (or nano) whose weights the first phase begins with.")
 @click.option("--machine", default="", help="Machine that a dry run is told for.  [default: this one]")
 @click.option("--parallel", type=click.Choice(["fsdp", "ddp"]), default="fsdp", help="How torchrun's processes share.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0.0),
+    default=30.0,
+    show_default=True,
+    help="Seconds from SIGTERM to the kill; a step that would take longer is given up.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print objects; while training, every report on its line.")
 def train(
     recipe: str | None,
@@ -45,6 +52,7 @@ def train(
     base: str | None,
     machine: str,
     parallel: Literal["fsdp", "ddp"],
+    grace: float,
     as_json: bool,
 ) -> int | None:
     """Train a model by a recipe.
@@ -91,7 +99,7 @@ def train(
 
         try:
             folder = run_recipe(
-                recipe, out, settings, report, data=data, base=model_folder(base), mode=parallel
+                recipe, out, settings, report, data=data, base=model_folder(base), mode=parallel, grace_seconds=grace
             )  # fmt: skip
         except Paused as paused:
             return pause_code(paused)
@@ -178,7 +186,8 @@ def plan_text(plan: dict[str, Any]) -> str:
     )
     for cost in plan["phases"]:
         shares = ", ".join(f"{name} {share:g}" for name, share in cost["data"].items())
-        lines.append(f"  {cost['phase']}: {cost['schedule']}; data: {shares}")
+        spoken = f"; {len(cost['languages'])} languages" if len(cost["languages"]) > 1 else ""
+        lines.append(f"  {cost['phase']}: {cost['schedule']}; data: {shares}{spoken}")
     notes = {f"{name}: {note}" for cost in plan["phases"] for name, note in cost["substitutes"].items()}
     lines += [f"  * {note}" for note in sorted(notes)]
     lines += [f"  needs {need}" for need in plan["needs"]]

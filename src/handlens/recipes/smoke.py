@@ -9,6 +9,7 @@ from handlens.config import HandlensConfig, LanguageConfig, ResamplerConfig, Sli
 from handlens.recipes import nano
 from handlens.train.phases import Recipe
 
+SPOKEN = {"en": 0.5, "de": 0.25, "ru": 0.25}
 QUICK = {"scenes": 0.5, "labels": 0.5}
 """Pictures that are drawn in a millisecond."""
 STEPS = {
@@ -40,7 +41,8 @@ def recipe() -> Recipe:
     """Return the curriculum of nano with a few steps of each phase."""
     phases = tuple(
         replace(
-            phase, sides_px=(112,), mixture=QUICK, steps=STEPS.get(phase.name, 20), rate=2e-3, warmup_steps=5,
+            phase, sides_px=(112,), mixture=QUICK, languages=SPOKEN if len(phase.languages) > 1 else phase.languages,
+            steps=STEPS.get(phase.name, 20), rate=2e-3, warmup_steps=5,
             slices_per_step=10, pictures_per_step=4, ramp_pictures=0, zoomed_share=0.0,
         )
         for phase in nano.recipe().phases

@@ -5,8 +5,9 @@ Pictures and prompts go through ``core``, the same code that the device runs.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +24,13 @@ from handlens.data.generate.scene_talk import describe
 from handlens.data.records import Line, Record
 from handlens.data.records import Turn as RecordTurn
 from handlens.families import Family, family_named
-from handlens.model.vlm import SliceBatch
+from handlens.model.vlm import HandlensModel, SliceBatch
 from handlens.train.cells import cell_labels
 from handlens.train.phases import Phase
 from handlens.train.reading import patch_labels
 from handlens.train.source import Draw, draw_generated
 
+Collate = Callable[[list[Any], HandlensConfig, int], "Batch"]
 CAPTION_TASKS = (".read", ".line", ".describe", ".markdown")
 IGNORED = -100
 
@@ -83,6 +85,11 @@ class Batch:
         """Tokens that are to be predicted."""
         return int((self.targets[1:] != IGNORED).sum())
 
+    @property
+    def divisor(self) -> int:
+        """What the sum of the losses is divided by, all batches of a step together."""
+        return self.num_targets
+
     def to(self, device: torch.device) -> "Batch":
         """Return the batch with its tensors on a device."""
         if self.ids.device == device:
@@ -96,6 +103,14 @@ class Batch:
             targets=self.targets.to(device, non_blocking=True),
             tasks=self.tasks.to(device, non_blocking=True),
         )
+
+
+class OwnLoss:
+    """A batch that brings its loss with it, where what is learned is not the next word."""
+
+    def loss(self, model: HandlensModel, divisor: float) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the batch's part of the loss of a step, and its scores."""
+        raise NotImplementedError
 
 
 def picture_text(record: Record) -> str:
@@ -279,8 +294,10 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield batches without end, beginning at record ``start``; sizes are limited by slices and by pictures.
 
-    A stream has every ``phase.streams``-th record: number ``v`` begins at record ``v``.
+    A stream has every ``phase.streams``-th record: number ``v`` begins at record ``v``. A ``draw`` that makes samples
+    of its own may bring its own ``collate``.
     """
+    pack: Collate = getattr(draw, "collate", collate)
     index = start
     while True:
         rng = random.Random(f"{seed}/{phase.name}/{index}/batch")
@@ -299,4 +316,4 @@ def batches(
             samples.append(sample)
             used += sample.num_slices
             index += phase.streams
-        yield collate(samples, config, index)
+        yield pack(samples, config, index)

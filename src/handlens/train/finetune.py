@@ -24,9 +24,10 @@ from handlens.train.flops import load_of, step_flops
 from handlens.train.ledger import phase_ledger, write_ledger, write_whole
 from handlens.train.loop import LOG, HeldOut, Report, read_rows, train_phase
 from handlens.train.lora import Lora, add_lora, merge, round_while_training, save_adapter, stop_rounding
+from handlens.train.pause import OutOfTime, Pause, pause_on_signals
 from handlens.train.phases import Part, Phase
 from handlens.train.plan import Cost, Machine, price
-from handlens.train.run import VOCABULARY, WEIGHTS, Paused, make_folder, only_one, pause_on_signals
+from handlens.train.run import VOCABULARY, WEIGHTS, Paused, make_folder, only_one
 from handlens.train.state import read_progress
 from handlens.train.talks import Talks, read_talks, set_apart
 
@@ -131,11 +132,14 @@ class Tuning:
             if not (folder / WEIGHTS).exists():
                 asked = {"ask": asdict(ask), "phase": asdict(self.phase)}
                 write_whole(ask.out / "finetune.json", json.dumps(asked, indent=2, default=str) + "\n")
-                self._train(world, folder, pause, report)
+                try:
+                    self._train(world, folder, pause, report)
+                except OutOfTime:
+                    raise _paused(pause, folder) from None
             world.wait()
         return self.result()
 
-    def _train(self, world: World, folder: Path, pause: Any, report: Report) -> None:
+    def _train(self, world: World, folder: Path, pause: Pause, report: Report) -> None:
         ask = self.ask
         torch.manual_seed(ask.seed)
         model = build_model(self.config)
@@ -153,9 +157,7 @@ class Tuning:
             world=world, held_out=held_out,
         )  # fmt: skip
         if not done:
-            raise Paused(
-                f"stopped by {pause.name}; its checkpoint is in {folder}; the same command goes on", pause.asked
-            )
+            raise _paused(pause, folder)
         if world.is_first:
             self._leave(model, wrapped, world, folder)
 
@@ -196,3 +198,7 @@ class Tuning:
             "curves": str(folder / CURVES),
             "rows": rows,
         }
+
+
+def _paused(pause: Pause, folder: Path) -> Paused:
+    return Paused(f"stopped by {pause.name}; its checkpoint is in {folder}; the same command goes on", pause.asked)

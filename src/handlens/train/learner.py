@@ -19,7 +19,7 @@ from handlens.errors import TrainingError
 from handlens.model.vlm import HandlensModel, SliceBatch
 from handlens.train.cells import CellHead, CellTables, GatherHead
 from handlens.train.distributed import ALONE, World
-from handlens.train.feed import IGNORED, Batch
+from handlens.train.feed import IGNORED, Batch, OwnLoss
 from handlens.train.losses import next_word_loss
 from handlens.train.optim import build_optimisers
 from handlens.train.phases import Phase
@@ -159,6 +159,8 @@ class Objective(nn.Module):
         The parts of all batches of a step add up to its loss: answers are divided by the targets of the whole step,
         what a head names by the number of batches.
         """
+        if isinstance(batch, OwnLoss):
+            return batch.loss(self.model, num_targets)
         share = 1 / self.phase.streams
         if isinstance(self.head, ReadingHead):
             loss, scores = reading_loss(self.model, self.head, batch)
@@ -233,7 +235,12 @@ class Learner:
         Raises:
             TrainingError: the loss, or the size of its gradient, is not finite.
         """
-        batches = [batch] if isinstance(batch, Batch) else list(batch)
+        scores = self.find_slopes([batch] if isinstance(batch, Batch) else list(batch), step)
+        self.move()
+        return scores
+
+    def find_slopes(self, batches: Sequence[Batch], step: int) -> Scores:
+        """Do the part of a step that changes no weight; raises as ``learn``."""
         rate = self.phase.rate_at(step)
         for optimiser in self.optimisers.values():
             for group in optimiser.param_groups:
@@ -245,13 +252,16 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self.weights, 1.0)
         size = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
         self._check("gradient", size, step, batches)
+        return {"loss": total, "norm": size} | scores
+
+    def move(self) -> None:
+        """Move the weights along the slopes that were found."""
         for optimiser in self.optimisers.values():
             optimiser.step()
-        return {"loss": total, "norm": size} | scores
 
     def slopes(self, batches: Sequence[Batch]) -> tuple[float, Scores]:
         """Compute the gradients of a step over all processes; return its loss and the scores of this process."""
-        num_targets = self.world.add(sum(batch.num_targets for batch in batches))
+        num_targets = self.world.add(sum(batch.divisor for batch in batches))
         total, scores = 0.0, []
         for number, batch in enumerate(batches):
             with self.world.gathering(self.shared, is_last=number == len(batches) - 1):
@@ -272,7 +282,7 @@ class Learner:
             for batch in batches:
                 with arithmetic(self.world.device.type, self.phase.precision):
                     sums += float(self.shared(batch.to(self.world.device), 1.0)[0])
-                count += batch.num_targets
+                count += batch.divisor
             return self.world.add(sums) / max(self.world.add(count), 1)
         finally:
             self.model.train()

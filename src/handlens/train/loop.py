@@ -4,8 +4,10 @@ Boundary: a phase of ``phases.py`` and batches of ``feed.py`` in, a trained mode
 """
 
 import json
+import os
 import pickle
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +27,8 @@ from handlens.train.distributed import ALONE, World
 from handlens.train.energy import Meter, Reading
 from handlens.train.feed import Batch, batches
 from handlens.train.flops import count_step, load_of, step_flops
-from handlens.train.learner import Learner
+from handlens.train.learner import Learner, Scores
+from handlens.train.pause import OutOfTime, Pause
 from handlens.train.phases import Phase
 from handlens.train.source import Draw, draw_generated
 from handlens.train.state import Progress, find_state, load_state, save_state
@@ -84,6 +87,8 @@ def train_phase(
     ``begin`` is called once, before the first step of a phase that has no checkpoint; ``head`` is the throw-away head
     of an earlier phase with which this one goes on.
 
+    A ``Pause`` as ``stop`` may also give up the step under way.
+
     Raises:
         TrainingError: the loss is not a number, or a checkpoint cannot be read or written.
         DataError: a record is damaged; a checkpoint of the step before is written first.
@@ -94,7 +99,8 @@ def train_phase(
     learner = Learner(model, config, phase, tokenizer, world)
     if head is not None and learner.head is not None:
         learner.head.load_state_dict(load_file(str(head)))
-    run = PhaseRun(learner, config, folder, seed, report, window)
+    pause = stop if isinstance(stop, Pause) else Pause()
+    run = PhaseRun(learner, config, folder, seed, report, window, pause)
     run.load()
     stream = _stream(phase, config, tokenizer, seed, run.progress.next_indexes, world, draw)
     saved = time.monotonic()
@@ -116,6 +122,10 @@ def train_phase(
                 saved = time.monotonic()
             if paused:
                 return False
+    except OutOfTime:
+        if run.saved_step != run.progress.step:
+            run.save()
+        return False
     finally:
         model.llm.set_attn_implementation("sdpa")
     run.save()
@@ -132,13 +142,21 @@ class PhaseRun:
     """A learner under way: what it has done, what it writes down."""
 
     def __init__(
-        self, learner: Learner, config: HandlensConfig, folder: Path, seed: int, report: Report, window: int
+        self,
+        learner: Learner,
+        config: HandlensConfig,
+        folder: Path,
+        seed: int,
+        report: Report,
+        window: int,
+        pause: Pause,
     ) -> None:
         self.learner, self.config, self.folder, self.seed = learner, config, folder, seed
-        self.report, self.window = report, window
+        self.report, self.window, self.pause = report, window, pause
         self.world, self.phase = learner.world, learner.phase
         self.progress = Progress()
-        self.scores: list[dict[str, float]] = []
+        self.saved_step = -1
+        self.scores: list[Scores] = []
         self.meter = Meter(self.world.device)
         self.last = self.meter.read()
 
@@ -152,7 +170,11 @@ class PhaseRun:
 
     def save(self) -> None:
         """Write a checkpoint of now."""
-        save_state(self.folder / "state", self.progress, self.learner.modules, world=self.world)
+        began = time.monotonic()
+        with self.pause.hold():
+            save_state(self.folder / "state", self.progress, self.learner.modules, world=self.world)
+            self.saved_step = self.progress.step
+            self.pause.saving_seconds = time.monotonic() - began
 
     def step(self, mine: Sequence[Batch]) -> None:
         """Learn from one batch of each stream of this process."""
@@ -163,8 +185,11 @@ class PhaseRun:
             before = replace(before, counted_share=round(counted / formula, 6) if formula else 1.0)
         if self.phase.dropout_seeded:
             torch.manual_seed(self.seed * 1_000_003 + before.step * self.world.size + self.world.rank)
-        self.scores.append(self.learner.learn(mine, before.step))
-        self.progress = self._advance(before, mine)
+        scores = self.learner.find_slopes(mine, before.step)
+        with self.pause.hold():
+            self.learner.move()
+            self.progress = self._advance(before, mine)
+        self.scores.append(scores)
         if self.progress.step % self.window == 0 or self.progress.step == self.phase.steps:
             row = _row(self.phase, self.progress, self.scores)
             self._tell(row)
@@ -320,10 +345,22 @@ class _Records(torch.utils.data.IterableDataset[Any]):
             yield pickle.dumps(error)
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """A signal for the whole process group must not take the batches away before the checkpoint is written."""
+def _serve_the_run(worker: int) -> None:
+    """Live as long as the run, and no longer.
+
+    A signal for the whole process group must not take the batches away before the checkpoint is written. A process
+    whose run was killed would wait for ever for somebody to read its last batch.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    run = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == run:
+            time.sleep(0.5)
+        os._exit(0)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _stream(
@@ -347,7 +384,7 @@ def _stream(
             batch_size=None,
             num_workers=1,
             prefetch_factor=3,
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=_serve_the_run,
             generator=torch.Generator(),
         )
     )

@@ -10,10 +10,11 @@ from typing import Literal
 from handlens.errors import SettingError, did_you_mean
 
 Part = Literal["vision", "resampler", "language"]
-Objective = Literal["text", "reading", "gather", "cells", "layout", "answers"]
+Objective = Literal["text", "reading", "gather", "cells", "layout", "answers", "preferences"]
 """``text``: answers about text that stands where visual tokens will; ``reading``: name what each patch shows;
 ``gather``: name what each cell shows from the sum of its patches; ``cells``: from its visual token; ``layout``: answers
-about cells told by tables instead of eyes; ``answers``: answers about pictures. The heads and tables of the middle four
+about cells told by tables instead of eyes; ``answers``: answers about pictures; ``preferences``: of two answers about a
+picture the better one (``align``). The heads and tables of the middle four
 are thrown away (``cells.py``)."""
 
 
@@ -31,6 +32,8 @@ class Phase:
     """False: the picture is one slice whatever its size."""
     mixture: dict[str, float]
     """Share of each kind of record."""
+    languages: dict[str, float] = field(default_factory=lambda: {"en": 1.0})
+    """Share of each language in generated records; one that a kind cannot be drawn in is left out there."""
     steps: int
     rate: float
     """Peak learning rate."""
@@ -88,23 +91,25 @@ class Phase:
             raise SettingError(
                 f"phase {self.name}: zoomed_share needs another objective; patches are labelled unzoomed"
             )
+        if not self.languages:
+            raise SettingError(f"phase {self.name}: languages is empty; name at least one, such as en")
         if not self.mixture:
             raise SettingError(f"phase {self.name}: the mixture is empty; name at least one kind of record")
 
     @property
     def sees(self) -> bool:
         """True where the vision tower runs."""
-        return self.objective in ("reading", "gather", "cells", "answers")
+        return self.objective in ("reading", "gather", "cells", "answers", "preferences")
 
     @property
     def compresses(self) -> bool:
         """True where the resampler runs."""
-        return self.objective in ("cells", "answers")
+        return self.objective in ("cells", "answers", "preferences")
 
     @property
     def talks(self) -> bool:
         """True where the language model runs."""
-        return self.objective in ("text", "layout", "answers")
+        return self.objective in ("text", "layout", "answers", "preferences")
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of a step: linear warm-up, then constant and linear, or a cosine, to a tenth."""

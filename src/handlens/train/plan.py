@@ -58,6 +58,7 @@ class Cost:
     resolution_px: tuple[int, ...]
     slicing: bool
     data: dict[str, float]
+    languages: dict[str, float]
     schedule: str
     rate: float
     steps: int
@@ -204,6 +205,7 @@ def price(phase: Phase, config: HandlensConfig, load: Load, machine: Machine) ->
         resolution_px=phase.sides_px,
         slicing=phase.slicing,
         data=phase.mixture,
+        languages=phase.languages,
         schedule=f"{phase.schedule}, {phase.warmup_steps} steps of warm-up",
         rate=phase.rate,
         steps=phase.steps,

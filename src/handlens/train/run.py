@@ -7,8 +7,6 @@ import contextlib
 import fcntl
 import json
 import random
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from handlens.train.energy import Meter
 from handlens.train.feed import picture_text
 from handlens.train.ledger import phase_ledger, write_ledger, write_whole
 from handlens.train.loop import HEAD, Report, train_phase
+from handlens.train.pause import GRACE_SECONDS, OutOfTime, Pause, pause_on_signals
 from handlens.train.phases import Phase, Recipe
 from handlens.train.prepare import prepare
 from handlens.train.source import Draw, Shards, draw_generated, pick_kind
@@ -70,11 +69,13 @@ def train(
     data: Path | None = None,
     base: Path | None = None,
     mode: Mode = "fsdp",
+    grace_seconds: float = GRACE_SECONDS,
 ) -> Path:
     """Run a recipe in a folder and return the folder of the last phase.
 
     ``data`` is a folder of shards that takes the place of generated pictures; ``base`` a model folder whose weights
-    the first phase begins with. SIGTERM and Ctrl-C save a checkpoint and stop; the same call goes on from it.
+    the first phase begins with. SIGTERM and Ctrl-C save a checkpoint and stop; the same call goes on from it. A step
+    that would outlast ``grace_seconds`` after SIGTERM is given up.
 
     Raises:
         SettingError: unknown recipe, phase or setting.
@@ -90,13 +91,16 @@ def train(
         )
     draw = draw_generated if data is None else Shards(data, recipe.seed)
     out = Path(out)
-    with pause_on_signals() as pause, join_world(mode) as world, only_one(out, world):
+    with pause_on_signals(grace_seconds) as pause, join_world(mode) as world, only_one(out, world):
         tokenizer = open_run(recipe, out, report, world, base)
         config = module.model(tokenizer.vocab_size) if base is None else load_config(base)
         order = [row.name for row in module.recipe().phases]
         run = Run(recipe, order, out, config, tokenizer, world, base)
         for phase in recipe.phases:
-            run.do(phase, draw, report, pause, provenance(phase, data))
+            try:
+                run.do(phase, draw, report, pause, provenance(phase, data))
+            except OutOfTime:
+                raise run.paused(phase, pause) from None
     return out / recipe.phases[-1].name
 
 
@@ -118,7 +122,7 @@ class Run:
         phase: Phase,
         draw: Draw,
         report: Report,
-        pause: "Pause",
+        pause: Pause,
         sources: list[dict[str, Any]],
     ) -> None:
         """Train one phase, unless it is done; leave a whole model folder.
@@ -140,12 +144,16 @@ class Run:
             world=self.world, begin=begin, head=self.head_for(phase),
         )  # fmt: skip
         if not done:
-            raise Paused(
-                f"stopped by {pause.name} in phase {phase.name}; its checkpoint is in {folder}; "
-                "the same command goes on",
-                pause.asked,
-            )
+            raise self.paused(phase, pause)
         self.leave(model, phase, sources)
+
+    def paused(self, phase: Phase, pause: Pause) -> Paused:
+        """Return what to raise when a phase was stopped."""
+        return Paused(
+            f"stopped by {pause.name} in phase {phase.name}; its checkpoint is in {self.out / phase.name}; "
+            "the same command goes on",
+            pause.asked,
+        )
 
     def start(self, phase: Phase) -> HandlensModel:
         """Return the model with which a phase begins."""
@@ -201,7 +209,8 @@ def provenance(phase: Phase, data: Path | None) -> list[dict[str, Any]]:
         manifest = data / "manifest.parquet"
         found = {"sha256": sha256_of(manifest)} if manifest.is_file() else {}
         return [{"source": f"shards in {data}", "licence": "as their manifest says"} | found]
-    return [{"source": SOURCE, "licence": LICENCE, "split": "train", "mixture": phase.mixture}]
+    spoken = {"languages": phase.languages} if phase.languages != {"en": 1.0} else {}
+    return [{"source": SOURCE, "licence": LICENCE, "split": "train", "mixture": phase.mixture} | spoken]
 
 
 def open_run(recipe: Recipe, out: Path, report: Report, world: World = ALONE, base: Path | None = None) -> Tokenizer:
@@ -263,40 +272,3 @@ def only_one(out: Path, world: World) -> Iterator[None]:
                 f"another process trains in {out}; wait for it, stop it, or give another --out"
             ) from None
         yield
-
-
-class Pause:
-    """Whether a signal asked to stop, and which."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def __call__(self) -> bool:
-        """True when a signal asked to stop."""
-        return bool(self.asked)
-
-    @property
-    def name(self) -> str:
-        """The signal in words."""
-        return signal.Signals(self.asked).name if self.asked else "another process"
-
-
-@contextlib.contextmanager
-def pause_on_signals() -> Iterator[Pause]:
-    """Give a function that tells whether SIGTERM or Ctrl-C asked to stop; a second Ctrl-C stops at once."""
-    pause = Pause()
-    before: dict[signal.Signals, Any] = {}
-
-    def on_signal(number: int, frame: object) -> None:
-        pause.asked = number
-        if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
-
-    # Outside the main thread the caller owns the signals.
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield pause
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from handlens.data.generate import generate
+from handlens.data.generate.language import language
 from handlens.data.records import Record
 from handlens.data.shards import record_from_json
 from handlens.errors import DataError
@@ -33,7 +34,24 @@ def pick_kind(mixture: dict[str, float], rng: random.Random) -> str:
 def draw_generated(phase: Phase, own: random.Random, index: int, split: str) -> Record:
     """Draw a picture of the phase's mixture, as damaged as the phase is far."""
     level = own.random() * min(1.0, index / max(phase.ramp_pictures, 1))
-    return generate(pick_kind(phase.mixture, own), own.getrandbits(31), index, split=split, level=level)
+    kind = pick_kind(phase.mixture, own)
+    tongue = pick_language(phase.languages, kind, own)
+    return generate(kind, own.getrandbits(31), index, split=split, level=level, languages=(tongue,))
+
+
+def pick_language(shares: dict[str, float], kind: str, rng: random.Random) -> str:
+    """Draw a language by its share among those in which the kind can be drawn; one alone needs no draw.
+
+    Raises:
+        DataError: an unknown language, or none that the kind can be drawn in.
+    """
+    if len(shares) == 1:
+        return next(iter(shares))
+    kinds = {code: language(code).kinds for code in shares}
+    fit = {code: share for code, share in shares.items() if not kinds[code] or kind in kinds[code]}
+    if not fit:
+        raise DataError(f"{kind} cannot be drawn in any of: {', '.join(shares)}; add en")
+    return rng.choices(list(fit), weights=list(fit.values()))[0]
 
 
 @dataclass(frozen=True, kw_only=True)
