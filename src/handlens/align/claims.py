@@ -23,6 +23,7 @@ _THING = re.compile(
     r"(?P<place>(?:top|bottom)(?:\s+(?:left|right))?|left|right|center|centre|middle))?",
     re.IGNORECASE,
 )
+_NAME = re.compile(rf"\b({_COLOURS.replace(' ', '|')})\s+({_SHAPES.replace(' ', '|')})\b", re.IGNORECASE)
 _JOINTS = re.compile(
     r"(?:\s*[,;.]\s*(?:and\s+)?|\s+and\s+|^\s*(?:there\s+(?:is|are)|i\s+(?:can\s+)?see)\s+|\s*$)", re.I
 )
@@ -139,6 +140,15 @@ def coverage(question: str, answer: str, claims: Sequence[str]) -> tuple[tuple[s
     lost = [word for word in _WORD.findall(answer) if _counts(word) and _fold(word) not in held]
     added = [word for claim in claims for word in _WORD.findall(claim) if _counts(word) and _fold(word) not in origin]
     return tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(added))
+
+
+def named_things(text: str) -> list[tuple[str, str]]:
+    """Return every coloured shape that a text names, in order, as often as it names it.
+
+    >>> named_things("A small red ring, a red ring and one blue star.")
+    [('red', 'ring'), ('red', 'ring'), ('blue', 'star')]
+    """
+    return [(colour.lower(), shape.lower()) for colour, shape in _NAME.findall(text)]
 
 
 def is_claim(part: str) -> bool:

@@ -104,11 +104,12 @@ def judge(
     no: Sequence[str] = NO,
     request: str = "",
     find_slices: bool = False,
+    questions: Sequence[str] | None = None,
 ) -> list[Judgement]:
     """Return one judgement per claim, in order; a judge that fails leaves the claim unread and says why.
 
     ``request`` is added to every question; ``find_slices`` also asks about every slice alone, and names the one that
-    gives the largest share of yes.
+    gives the largest share of yes. ``questions`` are used as they are; without them rules make one of every claim.
 
     Raises:
         SettingError: no surface form of yes, or of no, is given.
@@ -116,13 +117,14 @@ def judge(
     if not yes or not no:
         raise SettingError("a judge needs at least one surface form of yes and one of no, for example yes and no")
     forms, judged = _Forms(tuple(yes), tuple(no), request), []
-    for claim in claims:
+    asked = questions or [question_of(claim) for claim in claims]
+    for claim, question in zip(claims, asked, strict=True):
         try:
-            one = _ask(answerer, seen, claim, forms)
+            one = _ask(answerer, seen, claim, question, forms)
             if find_slices and one.verdict != "unread":
-                one = replace(one, slice=_find_slice(answerer, seen, claim, forms))
+                one = replace(one, slice=_find_slice(answerer, seen, claim, question, forms))
         except HandlensError as error:
-            one = Judgement(claim=claim, question=question_of(claim), note=str(error))
+            one = Judgement(claim=claim, question=question, note=str(error))
         judged.append(one)
     return judged
 
@@ -143,8 +145,7 @@ def only_slice(seen: Seen, picture: int, number: int) -> Seen:
     return Seen(pictures=(replace(one, plan=plan, visual_tokens=one.visual_tokens[number : number + 1]),))
 
 
-def _ask(answerer: Answerer, seen: Seen, claim: str, forms: _Forms) -> Judgement:
-    question = question_of(claim)
+def _ask(answerer: Answerer, seen: Seen, claim: str, question: str, forms: _Forms) -> Judgement:
     chat = ask(question + forms.request, len(seen.pictures))
     for attempt in range(TRIES):
         try:
@@ -178,14 +179,14 @@ def _score_one(answerer: Answerer, seen: Seen, chat: Chat, form: str) -> float:
         return -math.inf
 
 
-def _find_slice(answerer: Answerer, seen: Seen, claim: str, forms: _Forms) -> Sliced | None:
+def _find_slice(answerer: Answerer, seen: Seen, claim: str, question: str, forms: _Forms) -> Sliced | None:
     """Return the slice that alone gives the largest share of yes; the first of equals."""
     best, found = -1.0, None
     for picture, one in enumerate(seen.pictures):
         if one.visual_tokens is None:
             return None
         for number in range(one.plan.num_slices):
-            share = _ask(answerer, only_slice(seen, picture, number), claim, forms).probability
+            share = _ask(answerer, only_slice(seen, picture, number), claim, question, forms).probability
             if share is not None and share > best:
                 best, found = share, _place(picture, number, one.plan)
     return found
