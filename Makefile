@@ -1,4 +1,4 @@
-.PHONY: check lint test soak bench docs
+.PHONY: check lint test soak bench docs site
 
 check: lint test  ## everything that has to pass before a commit
 
@@ -18,3 +18,6 @@ bench:  ## seconds from the shell prompt to the help, and to the first word of a
 
 docs:  ## write again what is cut from running code: docs/commands.md, docs/tour.md, docs/answer.png
 	python docs/make.py
+
+site:  ## the documentation as a folder of pages: build/site
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
