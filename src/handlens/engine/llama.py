@@ -24,10 +24,11 @@ from handlens.errors import ModelError, SettingError
 XLLAMACPP_VERSION = "2026.10.11549"
 """The wheel whose ``llama.h`` the layouts follow; ``pyproject.toml`` pins the same."""
 
-GGML_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q5_0": 6, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "BF16": 30}
+GGML_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13,
+              "Q6_K": 14, "BF16": 30}  # fmt: skip
 """Numbers of ``enum ggml_type``."""
-ROW_BLOCKS = {"Q4_0": (32, 18), "Q5_0": (32, 22), "Q8_0": (32, 34), "Q4_K": (256, 144), "Q5_K": (256, 176),
-              "Q6_K": (256, 210)}  # fmt: skip
+ROW_BLOCKS = {"Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34),
+              "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210)}  # fmt: skip
 """Values per block and bytes per block of the quantised types."""
 
 NEEDED_FLAGS = frozenset({"avx", "avx2", "fma", "f16c"})
@@ -278,8 +279,14 @@ def last_complaint() -> str:
     return complaints[-1] if complaints else "llama.cpp gave no reason"
 
 
-def quantise_rows(values: Float32[np.ndarray, "rows columns"], kind: str) -> UInt8[np.ndarray, "rows bytes"]:
+def quantise_rows(
+    values: Float32[np.ndarray, "rows columns"],
+    kind: str,
+    importance: Float32[np.ndarray, "columns"] | None = None,
+) -> UInt8[np.ndarray, "rows bytes"]:
     """Return the rows in blocks of a quantised type, computed by the library that will read them.
+
+    ``importance`` says how much an error of each column counts.
 
     Raises:
         SettingError: the row length is not a multiple of the block.
@@ -289,9 +296,16 @@ def quantise_rows(values: Float32[np.ndarray, "rows columns"], kind: str) -> UIn
     if columns % block:
         raise SettingError(f"rows of {columns} values cannot become {kind}; a multiple of {block} is needed")
     source = np.ascontiguousarray(values, dtype=np.float32)
+    weights = None if importance is None else np.ascontiguousarray(importance)
     out = np.empty((rows, columns // block * size), dtype=np.uint8)
     written = library().ggml_quantize_chunk(
-        GGML_TYPES[kind], source.ctypes.data_as(POINTER(c_float)), out.ctypes.data, 0, rows, columns, None
+        GGML_TYPES[kind],
+        source.ctypes.data_as(POINTER(c_float)),
+        out.ctypes.data,
+        0,
+        rows,
+        columns,
+        None if weights is None else weights.ctypes.data_as(POINTER(c_float)),
     )
     assert written == out.nbytes, f"{kind}: {written} bytes written, {out.nbytes} expected"
     return out

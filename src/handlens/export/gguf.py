@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from handlens.config import LanguageConfig
-from handlens.engine.llama import ROW_BLOCKS
-from handlens.errors import ModelError, SettingError, did_you_mean
-from handlens.export.stream import Planned, write_planned
+from handlens.errors import ModelError
+from handlens.export.importance import Importance
+from handlens.export.mixes import MIXES, Stack, check_quant, choose_kind, is_largest_llama
+from handlens.export.stream import Planned, Progress, Rows, write_planned
 from handlens.export.vocabulary import Vocabulary, add_vocabulary, read_vocabulary, unnamed_vocabulary
 
-QUANTS = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q4_K_M": 15}
+QUANTS = {name: mix.number for name, mix in MIXES.items()}
 """Names a user can ask for, with the number of ``enum llama_ftype``."""
 ARCHITECTURES = ("llama", "minicpm", "qwen2", "qwen3")
 """Kinds of language model that are written; llama.cpp uses the same names."""
@@ -38,17 +39,10 @@ _IN_LAYER = {
     "mlp.down_proj": "ffn_down",
 }
 _NORMS_OF_HEADS = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
-_FALLBACK = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}
-
-
-def check_quant(quant: str) -> None:
-    """Raise ``SettingError`` unless the name is one of ``QUANTS``."""
-    if quant not in QUANTS:
-        raise SettingError(f"unknown quantisation '{quant}'{did_you_mean(quant, QUANTS)}")
 
 
 def write_gguf(
-    weights: Mapping[str, Float32[np.ndarray, "..."]],
+    weights: Mapping[str, Rows],
     config: LanguageConfig,
     tokenizer_file: Path | None,
     out: Path,
@@ -56,6 +50,8 @@ def write_gguf(
     quant: str = "Q8_0",
     name: str = "handlens",
     marks: Mapping[str, int] | None = None,
+    importance: Importance | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write ``out`` whole or not at all.
 
@@ -68,6 +64,8 @@ def write_gguf(
         quant: one of ``QUANTS``.
         name: shown by llama.cpp.
         marks: ids of ``<image>`` and the like where there is no tokeniser.
+        importance: how much an error of each input of a matrix counts; None weighs all alike.
+        progress: told how far it is.
 
     Raises:
         SettingError: unknown ``quant``.
@@ -80,8 +78,10 @@ def write_gguf(
     def add_keys(writer: gguf.GGUFWriter) -> None:
         add_shape(writer, config, QUANTS[quant], name)
         add_vocabulary(writer, vocabulary)
+        if importance:
+            importance.add_keys(writer)
 
-    return write_planned(out, config.kind, add_keys, plan_tensors(weights, config, quant))
+    return write_planned(out, config.kind, add_keys, plan_tensors(weights, config, quant, importance), progress)
 
 
 def check_kind(config: LanguageConfig) -> None:
@@ -141,11 +141,24 @@ def add_shape(writer: gguf.GGUFWriter, config: LanguageConfig, file_type: int, n
         writer.add_rope_scaling_orig_ctx_len(config.long_rope.original_positions)
 
 
-def plan_tensors(weights: Mapping[str, np.ndarray], config: LanguageConfig, quant: str) -> list[Planned]:
+def plan_tensors(
+    weights: Mapping[str, Rows], config: LanguageConfig, quant: str, importance: Importance | None = None
+) -> list[Planned]:
     """Return every tensor in the order of the computation; a value is asked for when it is written."""
+    mix = MIXES[quant]
+    stack = Stack(
+        num_layers=config.num_layers,
+        is_tied=config.tied,
+        is_largest_llama=is_largest_llama(config.kind, config.num_layers, config.num_heads, config.num_kv_heads),
+        is_weighted=importance is not None,
+    )
     planned = [
         Planned(
-            ours, shape, tensor_kind(ours, shape, config, quant), functools.partial(_value, weights, theirs, config)
+            ours,
+            shape,
+            choose_kind(ours, shape, mix, stack),
+            functools.partial(_value, weights, theirs, config),
+            importance.of(ours, shape) if importance else None,
         )
         for ours, theirs, shape in tensor_names(config)
     ]
@@ -179,11 +192,11 @@ def tensor_names(config: LanguageConfig) -> Iterator[tuple[str, str, tuple[int, 
         yield "output.weight", "lm_head.weight", (config.vocab_size, width)
 
 
-def _value(weights: Mapping[str, np.ndarray], name: str, config: LanguageConfig) -> np.ndarray:
+def _value(weights: Mapping[str, Rows], name: str, config: LanguageConfig) -> Rows:
     """Return a weight with its rows in the order of llama.cpp."""
     values = weights[name]
     if config.kind in INTERLEAVED and name.endswith(("q_proj.weight", "k_proj.weight")):
-        return interleave(values, config.num_heads if "q_proj" in name else config.num_kv_heads)
+        return interleave(values[:], config.num_heads if "q_proj" in name else config.num_kv_heads)
     return values
 
 
@@ -194,41 +207,3 @@ def interleave(values: Float32[np.ndarray, "rows columns"], num_heads: int) -> F
     """
     rows, columns = values.shape
     return values.reshape(num_heads, 2, rows // num_heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-
-
-def tensor_kind(name: str, shape: tuple[int, ...], config: LanguageConfig, quant: str) -> str:
-    """Return the type in which a tensor is stored: vectors in 32 bits, matrices as the quantisation says."""
-    return "F32" if len(shape) == 1 else fit_row(tensor_type(name.removesuffix(".weight"), config, quant), shape[-1])
-
-
-def tensor_type(name: str, config: LanguageConfig, quant: str) -> str:
-    """Return the type of one weight matrix; Q4_K_M gives the sensitive ones more bits, as llama.cpp does.
-
-    Source: llama.cpp, ``llama_tensor_get_type``.
-
-    >>> shape = LanguageConfig(num_layers=8)
-    >>> [tensor_type(f"blk.{layer}.ffn_down", shape, "Q4_K_M") for layer in range(4)]
-    ['Q6_K', 'Q4_K', 'Q4_K', 'Q6_K']
-    """
-    if quant != "Q4_K_M":
-        return quant
-    if name == "output" or (name == "token_embd" and config.tied):
-        return "Q6_K"
-    kind = name.rpartition(".")[2]
-    if kind in ("attn_v", "ffn_down"):
-        layer, layers = int(name.split(".")[1]), config.num_layers
-        if layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2:
-            return "Q6_K"
-    return "Q4_K"
-
-
-def fit_row(kind: str, columns: int) -> str:
-    """Return the type, or the one llama.cpp falls back to where rows do not fill its blocks.
-
-    >>> fit_row("Q4_K", 512), fit_row("Q4_K", 96), fit_row("Q6_K", 96), fit_row("Q8_0", 40)
-    ('Q4_K', 'Q5_0', 'Q8_0', 'F16')
-    """
-    if kind not in ROW_BLOCKS or columns % ROW_BLOCKS[kind][0] == 0:
-        return kind
-    smaller = _FALLBACK.get(kind, kind)
-    return smaller if columns % ROW_BLOCKS[smaller][0] == 0 else "F16"

@@ -8,7 +8,8 @@ from pathlib import Path
 from handlens.config import HandlensConfig
 from handlens.errors import ModelError
 from handlens.export.bundle import MMPROJ, VISIONS
-from handlens.export.gguf import check_quant, write_gguf
+from handlens.export.gguf import write_gguf
+from handlens.export.mixes import check_quant
 from handlens.export.mmproj import write_mmproj
 from handlens.export.onnx import quantise_vision, write_vision
 from handlens.families import family_named

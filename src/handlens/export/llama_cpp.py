@@ -7,39 +7,22 @@ its largest tensor. No torch.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from handlens.config import HandlensConfig
 from handlens.engine.mtmd import check_pair
 from handlens.errors import ModelError
 from handlens.export.bundle import MMPROJ
-from handlens.export.gguf import check_kind, check_quant, write_gguf
+from handlens.export.gguf import check_kind, write_gguf
+from handlens.export.mixes import check_quant
 from handlens.export.mmproj import check_family, write_mmproj
-from handlens.export.tensor_file import TensorFolder
+from handlens.export.tensor_file import StoredRows, TensorFolder
 from handlens.families import family_named
 
 COPIED = ("config.json", "tokenizer.json")
 """Files that travel with the two, so that the folder can be verified and asked."""
-
-
-class WithoutPrefix(Mapping[str, np.ndarray]):
-    """The tensors of one part of a model under their names inside that part."""
-
-    def __init__(self, weights: Mapping[str, np.ndarray], prefix: str) -> None:
-        self.weights, self.prefix = weights, prefix
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.weights[self.prefix + name]
-
-    def __iter__(self) -> Iterator[str]:
-        return (name.removeprefix(self.prefix) for name in self.weights if name.startswith(self.prefix))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +144,7 @@ def export_gguf(
     unfinished.mkdir()
     try:
         write_gguf(
-            WithoutPrefix(weights, "llm."),
+            StoredRows(weights, "llm."),
             config.language,
             tokenizer if tokenizer.is_file() else None,
             unfinished / f"language-{quant}.gguf",

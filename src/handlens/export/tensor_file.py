@@ -50,7 +50,11 @@ class StoredTensor:
 
     def widened(self) -> np.ndarray:
         """Return floating values as float32, without loss for the half types."""
-        values = self.stored()
+        return self[:]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return some rows as ``widened`` does; only these are read."""
+        values = self.stored()[rows]
         if self.kind == "BF16":
             return (values.astype(np.uint32) << 16).view(np.float32)
         return values.astype(np.float32)
@@ -86,15 +90,39 @@ class TensorFolder(Mapping[str, np.ndarray]):
         return cls(tensors, folder)
 
     def __getitem__(self, name: str) -> np.ndarray:
+        return self.place(name).widened()
+
+    def place(self, name: str) -> StoredTensor:
+        """Return where a tensor lies.
+
+        Raises:
+            ModelError: the folder lacks it.
+        """
         if name not in self.tensors:
             raise ModelError(f"{self.folder} lacks the tensor {name}; it belongs to another model than its config.json")
-        return self.tensors[name].widened()
+        return self.tensors[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+
+class StoredRows(Mapping[str, StoredTensor]):
+    """Tensors of a folder that are read row by row, under their names inside one part of the model."""
+
+    def __init__(self, weights: TensorFolder, prefix: str) -> None:
+        self.weights, self.prefix = weights, prefix
+
+    def __getitem__(self, name: str) -> StoredTensor:
+        return self.weights.place(self.prefix + name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(self.prefix) for name in self.weights if name.startswith(self.prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _shards(index: Path) -> list[str]:

@@ -19,9 +19,10 @@ from handlens.config import HandlensConfig
 from handlens.engine.llama import ROW_BLOCKS, quantise_rows
 from handlens.errors import ModelError, NeedsExtra
 from handlens.export.bundle import MMPROJ, VISIONS, _replace, write_manifest
-from handlens.export.gguf import QUANTS, add_shape, check_kind, check_quant, plan_tensors
+from handlens.export.gguf import QUANTS, add_shape, check_kind, plan_tensors
+from handlens.export.mixes import check_quant
 from handlens.export.mmproj import VERSIONS, write_mmproj
-from handlens.export.stream import Planned, write_planned
+from handlens.export.stream import Planned, Rows, write_planned
 from handlens.export.vocabulary import add_vocabulary, read_vocabulary
 from handlens.families import Family, family_named
 from handlens.models.vocabulary import write_random_vocabulary
@@ -130,7 +131,7 @@ def _write_language(
     known = plan_tensors(Nothing(), config.language, quant)
     of = len(known)
 
-    def draw(number: int, tensor: Planned) -> np.ndarray:
+    def draw(number: int, tensor: Planned) -> Rows:
         if progress:
             progress(number + 1, of, tensor.name)
         return tensor.values() if tensor.name.startswith("rope_factors") else pool.tensor(tensor)
