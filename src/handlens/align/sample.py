@@ -4,6 +4,8 @@ Boundary: sees answerers through the protocol; a bundle or torch model computes 
 side. Source: RLAIF-V (arXiv 2405.17220), section 3.1.
 """
 
+import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -78,7 +80,7 @@ def sample(
         ModelError: the model cannot be opened, or an endpoint died: every question failed.
     """
     waiting = [one for one in asks if journal.rows.get(one.id, {}).get("status") not in ("ok", "no_picture")]
-    if waiting and engine == "local" and jobs == 1:
+    if waiting and model != RULES and engine == "local" and jobs == 1:
         open_policy(model)  # a wrong name is an error at once, not a failure of every question
     work = SampleOne(model, how)
     failed = 0
@@ -101,7 +103,39 @@ class SampleOne:
 
     def __call__(self, one: Ask) -> dict[str, Any]:
         """Return the row of a question."""
+        if self.model == RULES:
+            return change_words(one, self.how)
         return sample_one(open_policy(self.model), one, self.how)
+
+
+RULES = "rules"
+"""The name of the sampler that changes words of true answers: off-policy answers that need no second model."""
+_SHARE = 0.3
+
+
+def change_words(one: Ask, how: HowToSample) -> dict[str, Any]:
+    """Return a row whose answers are the true one with some colours, shapes and sizes changed at random."""
+    answers = []
+    for sampling in how.samplings(one.id):
+        rng = random.Random(sampling.seed)
+        words = re.split(r"(\W+)", one.reference)
+        for place, word in enumerate(words):
+            others = next((group for group in _GROUPS if word in group), ())
+            if others and rng.random() < _SHARE:
+                words[place] = rng.choice([other for other in others if other != word])
+        answers.append({"text": "".join(words), "seed": sampling.seed, "tokens": len(words), "logprob": None})
+    status, note = ("ok", "") if one.reference else ("failed", "the question has no true answer to change")
+    return {
+        "id": one.id, "question": one.question, "answers": answers if one.reference else [], "status": status,
+        "note": note,
+    }  # fmt: skip
+
+
+_GROUPS = (
+    tuple("red green blue yellow orange purple black white brown pink gray".split()),
+    tuple("circle square triangle star heart diamond cross ring".split()),
+    ("small", "large"),
+)
 
 
 @cache
@@ -231,4 +265,8 @@ def weights_of(model: str | Path) -> str:
     from handlens import PACKAGED
     from handlens.eval.session import hash_model
 
-    return "" if str(model).startswith(("http://", "https://")) else hash_model(PACKAGED.get(str(model), Path(model)))
+    return (
+        ""
+        if str(model).startswith(("http://", "https://")) or str(model) in (RULES, "truth")
+        else hash_model(PACKAGED.get(str(model), Path(model)))
+    )

@@ -25,6 +25,7 @@ COMMANDS = {
     "generate": "Write generated pictures with questions and answers.",
     "data": "Check, clean, convert and pack data sets.",
     "train": "Train a model by a recipe.",
+    "align": "Teach a model to make less up, by feedback on its claims.",
     "export": "Make a bundle that runs without torch.",
     "verify": "Compare a model with another, or with a reference, stage by stage.",
     "models": "List, show, fetch, remove and make models.",

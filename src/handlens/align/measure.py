@@ -1,0 +1,194 @@
+"""What alignment has to show for itself: made-up things before and after, the judge against the truth, the warnings.
+
+Boundary: answerers in, figures with 95 % intervals out; generated pictures that training never showed, and their
+exact truth.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from handlens.align.asks import Ask, drawn_asks
+from handlens.align.check import request_for
+from handlens.align.claims import divide
+from handlens.align.judge import calibrate, judge
+from handlens.align.truth import Mentions, hallucination, is_true, rate_mentions
+from handlens.answerer import Answerer
+from handlens.core.chat import ask as ask_once
+from handlens.core.sampling import Sampling
+from handlens.data.generate.scene_talk import COLOURS, SHAPES
+from handlens.data.records import Record
+from handlens.errors import SettingError
+from handlens.eval.stats import Interval, bootstrap
+
+News = Callable[[int, int], None]
+_PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A number and how sure it is."""
+
+    value: float
+    interval: Interval
+
+
+def scenes(count: int, seed: int = 5, level: float = 0.5) -> list[tuple[Ask, Record]]:
+    """Return questions about held-out scenes, with their truth."""
+    asks = drawn_asks(count, seed=seed, split="heldout", level=level)
+    return [(one, record) for one in asks if (record := one.picture.record()) is not None]
+
+
+def describe_all(
+    answerer: Answerer, some: Sequence[tuple[Ask, Record]], *, max_tokens: int = 256, news: News = lambda done, of: None
+) -> list[str]:
+    """Return the greedy answer to every question."""
+    answers = []
+    for number, (one, _) in enumerate(some, start=1):
+        seen = answerer.see([one.picture.open()])
+        told = answerer.answer(ask_once(one.question), seen, Sampling(max_tokens=max_tokens))
+        answers.append("".join(token.text for token in told))
+        news(number, len(some))
+    return answers
+
+
+def rates(answers: Sequence[str], some: Sequence[tuple[Ask, Record]]) -> dict[str, Figure]:
+    """Return response and mention rate, recall (percent) and words, with bootstrap intervals over pictures."""
+    units = [rate_mentions(answer, record.things) for answer, (_, record) in zip(answers, some, strict=True)]
+    return {name: figure(units, name) for name in ("response", "mention", "recall", "words")}
+
+
+def figure(units: Sequence[Mentions], name: str) -> Figure:
+    """Return one rate of ``hallucination`` with its interval."""
+
+    def one(drawn: Sequence[Mentions]) -> float:
+        return float(getattr(hallucination(drawn), name))
+
+    return Figure(value=one(units), interval=bootstrap(units, one))
+
+
+def claims_of(record: Record, rng: random.Random) -> list[tuple[str, str, bool]]:
+    """Return kind, claim and truth: half true, half false in exactly one word.
+
+    Kinds are ``thing`` (There is a red ring.), ``size`` and ``place``. A false thing has the colour or the shape of one
+    that is there, as the scenes' own questions have.
+    """
+    from handlens.data.generate.scene_places import place
+
+    found = []
+    for thing in record.things:
+        where = place(thing, *record.picture.size)
+        for kind in ("thing", "size", "place"):
+            told = {"size": "", "colour": thing.colour, "shape": thing.shape, "place": ""}
+            told |= {"size": thing.size} if kind == "size" else {"place": where} if kind == "place" else {}
+            if rng.random() < 0.5:
+                if kind == "size":
+                    told["size"] = "small" if thing.size == "large" else "large"
+                elif kind == "place":
+                    told["place"] = rng.choice([other for other in _PLACES if other != where])
+                elif rng.random() < 0.5:
+                    told["colour"] = rng.choice([other for other in COLOURS if other != thing.colour])
+                else:
+                    told["shape"] = rng.choice([other for other in SHAPES if other != thing.shape])
+            words = " ".join(word for word in (told["size"], told["colour"], told["shape"]) if word)
+            claim = f"There is {'an' if words[0] in 'aeiou' else 'a'} {words}"
+            claim += f" at the {told['place']}." if told["place"] else "."
+            truth = is_true(claim, record)
+            assert truth is not None
+            found.append((kind, claim, truth))
+    return found
+
+
+def measure_judge(
+    answerer: Answerer, some: Sequence[tuple[Ask, Record]], *, seed: int = 1, news: News = lambda done, of: None
+) -> dict[str, Any]:
+    """Return accuracy, area under the curve and calibration error of a judge, in all and by kind of claim.
+
+    Claims that it leaves unread are counted and stand in no figure.
+    """
+    rng = random.Random(f"{seed}/claims")
+    rows: list[tuple[str, float, bool]] = []
+    unread = 0
+    for number, (one, record) in enumerate(some, start=1):
+        claims = claims_of(record, rng)
+        seen = answerer.see([one.picture.open()])
+        told = judge(answerer, seen, [claim for _, claim, _ in claims], request=request_for(answerer))
+        for (kind, _, truth), judged in zip(claims, told, strict=True):
+            if judged.probability is None:
+                unread += 1
+            else:
+                rows.append((kind, judged.probability, truth))
+        news(number, len(some))
+    kinds = ["all", *dict.fromkeys(kind for kind, _, _ in rows)]
+    return {"unread": unread} | {kind: _calibration([row for row in rows if kind in ("all", row[0])]) for kind in kinds}
+
+
+def _calibration(rows: Sequence[tuple[str, float, bool]]) -> dict[str, Any]:
+    def on(drawn: Sequence[tuple[str, float, bool]]) -> Any:
+        return calibrate([p for _, p, _ in drawn], [truth for _, _, truth in drawn])
+
+    whole = asdict(on(rows)) | {"share_true": sum(truth for _, _, truth in rows) / max(len(rows), 1)}
+    return whole | {
+        f"{name}_interval": _pair(bootstrap(rows, lambda drawn, name=name: getattr(on(drawn), name), draws=200))
+        for name in ("accuracy", "auc")
+    }
+
+
+def measure_warnings(
+    answerer: Answerer,
+    some: Sequence[tuple[Ask, Record]],
+    answers: Sequence[str],
+    *,
+    judge_with: Answerer | None = None,
+    news: News = lambda done, of: None,
+) -> dict[str, Any]:
+    """Return precision and recall of the warnings of ``ask --check``: rejected claims against those that are false.
+
+    Raises:
+        SettingError: the numbers of questions and answers differ.
+    """
+    if len(some) != len(answers):
+        raise SettingError(f"{len(answers)} answers for {len(some)} questions; give one for each")
+    by = judge_with or answerer
+    units: list[list[tuple[bool, bool]]] = []
+    for number, ((one, record), answer) in enumerate(zip(some, answers, strict=True), start=1):
+        claims = [claim.text for claim in divide(one.question, answer).claims]
+        truths = [is_true(claim, record) for claim in claims]
+        told = judge(by, by.see([one.picture.open()]), claims, request=request_for(by))
+        units.append(
+            [
+                (judged.verdict == "rejected", not truth)
+                for judged, truth in zip(told, truths, strict=True)
+                if truth is not None and judged.verdict != "unread"
+            ]
+        )
+        news(number, len(some))
+    rows = [row for unit in units for row in unit]
+    return {
+        "claims": len(rows),
+        "false": sum(is_false for _, is_false in rows),
+        "warned": sum(warned for warned, _ in rows),
+        "precision": _share(units, lambda warned, is_false: (warned and is_false, warned)),
+        "recall": _share(units, lambda warned, is_false: (warned and is_false, is_false)),
+    }
+
+
+def _share(
+    units: Sequence[list[tuple[bool, bool]]], count: Callable[[bool, bool], tuple[bool, bool]]
+) -> dict[str, Any]:
+    def one(drawn: Sequence[list[tuple[bool, bool]]]) -> float:
+        parts = [count(*row) for unit in drawn for row in unit]
+        whole = sum(of for _, of in parts)
+        return sum(hit for hit, _ in parts) / whole if whole else float("nan")
+
+    return {"value": one(units), "interval": _pair(bootstrap(units, one, draws=200))}
+
+
+def _pair(interval: Interval) -> list[float]:
+    return [round(interval.low, 4), round(interval.high, 4)]
+
+
+def figures_to_json(figures: dict[str, Figure]) -> dict[str, Any]:
+    """Return plain values."""
+    return {name: {"value": round(one.value, 3), "interval": _pair(one.interval)} for name, one in figures.items()}
