@@ -22,12 +22,12 @@ def work(pipe: Connection, request: Request) -> None:
     """Answer tasks until the other end closes; the first message is None, or why no model could be opened."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
     from handlens.errors import HandlensError
-    from handlens.measure.network import forbid_network
+    from handlens.measure.network import seal
 
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             model = open_model(request)
-            forbid_network()
+            seal()
         except HandlensError as cause:
             pipe.send(str(cause))
             return

@@ -34,6 +34,7 @@ COMMANDS = {
     "tune": "Find the settings that suit this machine.",
     "bench": "Measure how fast a model runs here.",
     "report": "Measure how a model holds up over minutes.",
+    "doctor": "Look at this machine, this installation and a model.",
 }
 """Name of a command (and of its file) -> its line in ``handlens --help``."""
 FILES = {"eval": "evaluate"}
@@ -122,8 +123,16 @@ def run(args: Sequence[str]) -> int:
         )
 
 
+LOCAL = frozenset({"ask", "chat", "fields", "slices"})
+"""Commands that never need another machine; every address but loopback is refused to them."""
+
+
 def main() -> None:
     """Run the command line of this process."""
+    if len(sys.argv) > 1 and sys.argv[1] in LOCAL:
+        from handlens.measure.network import seal
+
+        seal()
     sys.exit(run(sys.argv[1:]))
 
 

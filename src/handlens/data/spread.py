@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from handlens.errors import NeedsExtra, SettingError, did_you_mean
+from handlens.measure.telemetry import switch_off
 
 BATCH = 16
 """Items that travel together."""
@@ -83,6 +84,7 @@ def _in_processes(function: Callable[[Any], Any], items: Iterable[Any], jobs: in
 
 @contextlib.contextmanager
 def _ray(jobs: int) -> Iterator[Any]:
+    switch_off()
     try:
         import ray
     except ImportError:

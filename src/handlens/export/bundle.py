@@ -24,7 +24,10 @@ PREPARATION = 1
 MANIFEST = "manifest.json"
 MMPROJ = "mmproj.gguf"
 """The vision part for stock llama.cpp; a bundle may have it."""
-VISIONS = {"fp32": "vision.onnx", "int8": "vision-int8.onnx"}
+VISIONS = {
+    "fp32": "vision.onnx", "bf16": "vision-bf16.onnx", "fp16": "vision-fp16.onnx", "int8": "vision-int8.onnx",
+    "int8-static": "vision-int8-static.onnx",
+}  # fmt: skip
 """Variants of the vision half and their file names."""
 
 
@@ -210,6 +213,8 @@ def export_bundle(
     licence: str = "Apache-2.0",
     weights: bool = False,
     mmproj: bool = False,
+    importance: Any = None,
+    progress: Any = None,
 ) -> Path:
     """Write a bundle of a torch model folder; ``out`` appears whole or stays as it was.
 
@@ -223,9 +228,11 @@ def export_bundle(
         licence: SPDX name of the licence of the weights.
         weights: also copy ``config.json`` and ``model.safetensors``, so that the folder can be trained further.
         mmproj: also write the vision part for stock llama.cpp.
+        importance: an ``importance.Importance`` for the language matrices.
+        progress: a ``stream.Progress``, told how far it is.
 
     Raises:
-        NeedsExtra: torch is not installed.
+        NeedsExtra: the package onnx is not installed.
         SettingError: unknown ``quant`` or ``vision``.
         ModelError: the model folder cannot be read, or ``out`` is a folder that is no bundle.
     """
@@ -235,6 +242,7 @@ def export_bundle(
     _refuse_to_overwrite(out)
     try:
         from handlens.export.halves import write_halves
+        from handlens.measure.known import record_known
     except ModuleNotFoundError as cause:
         raise NeedsExtra(f"export ({cause.name} is missing)", "train") from None
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -243,14 +251,16 @@ def export_bundle(
     unfinished.mkdir()
     try:
         config = write_halves(
-            model_folder, unfinished, quant=quant, vision=vision, name=name or out.stem, mmproj=mmproj
-        )
+            model_folder, unfinished, quant=quant, vision=vision, name=name or out.stem, mmproj=mmproj,
+            importance=importance, progress=progress,
+        )  # fmt: skip
         copied = ("tokenizer.json", "config.json", "model.safetensors") if weights else ("tokenizer.json",)
         for file in copied:
             shutil.copyfile(model_folder / file, unfinished / file)
         ledger_file = model_folder / "ledger.json"
         ledger = json.loads(ledger_file.read_text(encoding="utf-8")) if ledger_file.is_file() else None
         write_manifest(unfinished, config, name=name or out.stem, licence=licence, ledger=ledger)
+        record_known(unfinished)  # what `handlens doctor` asks later
         _replace(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

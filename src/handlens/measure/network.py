@@ -1,12 +1,17 @@
 """No word to another machine: every socket but loopback is refused inside this process, and what was tried is kept.
 
-Boundary: Python's audit events, which see what Python code does; libraries in C are watched by ``privacy.py``, which
-counts the sockets that the process holds and takes the network away where the system allows it.
+Boundary: Python's audit events, which see what Python code does; ``syscalls.py`` holds back libraries in C.
 """
 
 import ipaddress
+import os
 import sys
 from typing import Any
+
+from handlens.errors import SettingError
+
+NO_SOCKETS = "HANDLENS_NO_SOCKETS"
+"""Environment variable: 1 refuses every socket at the border to the system."""
 
 EVENTS = {
     "socket.connect": 1, "socket.bind": 1, "socket.sendto": 1, "socket.sendmsg": 1, "socket.getaddrinfo": 0,
@@ -37,6 +42,19 @@ def forbid_network() -> list[dict[str, Any]]:
 
     sys.addaudithook(watch)
     return tried
+
+
+def seal() -> None:
+    """Keep this process from other machines; ``HANDLENS_NO_SOCKETS=1`` refuses sockets to libraries in C too.
+
+    Raises:
+        SettingError: that is asked for where the system cannot do it.
+    """
+    from handlens.measure.syscalls import forbid_sockets
+
+    forbid_network()
+    if os.environ.get(NO_SOCKETS, "") not in ("", "0") and not forbid_sockets():
+        raise SettingError(f"{NO_SOCKETS}=1 needs Linux with seccomp on x86-64 or arm64; unset it here")
 
 
 def is_local(address: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from handlens.errors import ModelError
 from handlens.export.bundle import sha256_of
+from handlens.measure.telemetry import switch_off
 from handlens.models.store import UNFINISHED, folder_of
 
 RECORD = "handlens-pull.json"
@@ -109,6 +110,7 @@ def _is_wanted(name: str, only: Sequence[str]) -> bool:
 
 def _ask_hub(name: str, revision: str | None) -> tuple[str, str, list[RemoteFile]]:
     """Return commit, licence and files of a repository."""
+    switch_off()
     from huggingface_hub import HfApi
 
     try:
