@@ -126,7 +126,7 @@ from handlens.export.gguf import write_gguf, tensor_names
 from handlens.export.tensor_file import StoredRows, TensorFolder
 folder, layers = Path(sys.argv[1]), int(sys.argv[2])
 shape = LanguageConfig(kind="llama", vocab_size=128256, width=4096, mlp_width=14336, num_layers=layers, num_heads=32,
-                       num_kv_heads=8, head_dim=128, max_positions=8192)
+                       num_kv_heads=8, max_positions=8192)
 fields, begin = {}, 0
 for _, name, size in tensor_names(shape):
     count = 2

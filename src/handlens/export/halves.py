@@ -1,6 +1,7 @@
-"""Write both halves of a torch model into a folder.
+"""Write both halves of a model folder in the official layout.
 
-Boundary: the torch side of ``bundle.py``; reads a model folder in the official layout.
+Boundary: numpy weights, read tensor by tensor; of the language half only some rows are in memory at a time. The vision
+graph needs the package onnx.
 """
 
 from pathlib import Path
@@ -9,15 +10,27 @@ from handlens.config import HandlensConfig
 from handlens.errors import ModelError
 from handlens.export.bundle import MMPROJ, VISIONS
 from handlens.export.gguf import write_gguf
+from handlens.export.importance import Importance
+from handlens.export.llama_cpp import read_config
 from handlens.export.mixes import check_quant
-from handlens.export.mmproj import write_mmproj
-from handlens.export.onnx import quantise_vision, write_vision
+from handlens.export.mmproj import tensor_names, write_mmproj
+from handlens.export.onnx import write_vision
+from handlens.export.stream import Progress
+from handlens.export.tensor_file import StoredRows, TensorFolder
+from handlens.export.vision_variants import write_variant
 from handlens.families import family_named
-from handlens.model.checkpoint import load_config, load_model
 
 
 def write_halves(
-    model_folder: Path, folder: Path, *, quant: str, vision: str, name: str, mmproj: bool = False
+    model_folder: Path,
+    folder: Path,
+    *,
+    quant: str,
+    vision: str,
+    name: str,
+    mmproj: bool = False,
+    importance: Importance | None = None,
+    progress: Progress | None = None,
 ) -> HandlensConfig:
     """Write ``vision*.onnx``, ``language-<quant>.gguf`` and, if wanted, ``mmproj.gguf``; return the configuration.
 
@@ -26,7 +39,8 @@ def write_halves(
         ModelError: the model folder is not whole, or a half cannot be written for its family.
     """
     check_quant(quant)
-    family = family_named(load_config(model_folder).family)
+    config = read_config(model_folder)
+    family = family_named(config.family)
     if family.tower != "siglip":
         raise ModelError(
             f"family {family.name} has no ONNX vision half here; bundles are made of 2.5, 2.6, 4.0, 4.5 and nano; "
@@ -37,15 +51,27 @@ def write_halves(
         raise ModelError(
             f"no tokenizer.json in {model_folder}; export needs config.json, model.safetensors, tokenizer.json"
         )
-    model = load_model(model_folder)
-    config = model.config.typed()
-    weights = {tensor: values.float().numpy() for tensor, values in model.state_dict().items()}
-    language = {tensor.removeprefix("llm."): values for tensor, values in weights.items() if tensor.startswith("llm.")}
-    write_gguf(language, config.language, tokenizer_file, folder / f"language-{quant}.gguf", quant=quant, name=name)
+    weights = TensorFolder.open(model_folder)
+    check_vision(weights, config)
+    write_gguf(
+        StoredRows(weights, "llm."), config.language, tokenizer_file, folder / f"language-{quant}.gguf", quant=quant,
+        name=name, importance=importance, progress=progress,
+    )  # fmt: skip
     graph = write_vision(weights, config, folder / VISIONS["fp32"])
-    if vision == "int8":
-        quantise_vision(graph, folder / VISIONS["int8"])
+    if vision != "fp32":
+        write_variant(graph, folder, vision, config)
         graph.unlink()
     if mmproj:
         write_mmproj(weights, config, folder / MMPROJ)
     return config
+
+
+def check_vision(weights: TensorFolder, config: HandlensConfig) -> None:
+    """Raise ``ModelError`` unless the tensors of tower and resampler have the shapes of ``config.json``."""
+    for _, name, shape in tensor_names(config):
+        found = weights.place(name).shape
+        if found != shape:
+            raise ModelError(
+                f"{name} comes with shape {list(found)}; config.json needs {list(shape)}; "
+                "take both files from one model"
+            )

@@ -16,8 +16,10 @@ from handlens.engine.mtmd import check_pair
 from handlens.errors import ModelError
 from handlens.export.bundle import MMPROJ
 from handlens.export.gguf import check_kind, write_gguf
+from handlens.export.importance import Importance
 from handlens.export.mixes import check_quant
 from handlens.export.mmproj import check_family, write_mmproj
+from handlens.export.stream import Progress
 from handlens.export.tensor_file import StoredRows, TensorFolder
 from handlens.families import family_named
 
@@ -113,6 +115,8 @@ def export_gguf(
     mmproj: str | None = None,
     name: str | None = None,
     marks: Mapping[str, int] | None = None,
+    importance: Importance | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the two files of a model folder; ``out`` appears whole or stays as it was.
 
@@ -124,6 +128,8 @@ def export_gguf(
         mmproj: ``F32`` or ``F16``. None takes F32 where ``quant`` is F32.
         name: shown by llama.cpp.
         marks: ids of marks such as ``<image>`` where there is no tokeniser.
+        importance: how much an error of each input of a language matrix counts.
+        progress: told how far it is.
 
     Raises:
         SettingError: unknown ``quant``.
@@ -151,6 +157,8 @@ def export_gguf(
             quant=quant,
             name=name or out.stem,
             marks=marks,
+            importance=importance,
+            progress=progress,
         )
         write_mmproj(weights, config, unfinished / MMPROJ, kind=mmproj or ("F32" if quant == "F32" else "F16"))
         for file in COPIED:

@@ -6,6 +6,7 @@ Boundary: a GGUF file in, a GGUF file out, its keys kept. Weights of torch folde
 
 import functools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from handlens.export.stream import Planned, Progress, write_planned
 KINDS = {number: name for name, number in GGML_TYPES.items()}
 """Number of ``enum ggml_type`` -> name."""
 WRITTEN_ANEW = ("general.architecture", "general.file_type", "general.quantization_version")
+"""Keys that are set anew."""
 
 
 @dataclass(frozen=True)
@@ -79,22 +81,24 @@ def quantise_gguf(
     _check(source, header, again=again)
     if out.exists() and out.samefile(source):
         raise SettingError(f"{out} is the file that is read; give another name")
-    fields = gguf.GGUFReader(source).fields
     mix = check_quant(quant)
 
     def add_keys(writer: gguf.GGUFWriter) -> None:
         writer.add_file_type(mix.number)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        for name, field in fields.items():
-            if name.startswith("GGUF.") or name in WRITTEN_ANEW:
-                continue
-            kind, inner = field.types[0], field.types[-1]
-            is_list = kind == gguf.GGUFValueType.ARRAY
-            writer.add_key_value(name, field.contents(), kind, sub_type=inner if is_list else None)
+        copy_keys(source, writer, but=WRITTEN_ANEW)
         if importance:
             importance.add_keys(writer)
 
     return write_planned(out, header.architecture, add_keys, plan(source, header, quant, importance), progress)
+
+
+def copy_keys(source: Path, writer: gguf.GGUFWriter, *, but: Sequence[str] = ("general.architecture",)) -> None:
+    """Write every key of a file; the writer has the architecture already."""
+    for name, entry in gguf.GGUFReader(source).fields.items():
+        if not name.startswith("GGUF.") and name not in but:
+            is_list = entry.types[0] == gguf.GGUFValueType.ARRAY
+            writer.add_key_value(name, entry.contents(), entry.types[0], sub_type=entry.types[-1] if is_list else None)
 
 
 def plan(source: Path, header: Header, quant: str, importance: Importance | None = None) -> list[Planned]:

@@ -1,0 +1,183 @@
+"""Which way an export takes: from torch weights, from a bundle, or from GGUF files.
+
+Boundary: paths in, a path out; each way is a module of its own. Only torch weights that become a bundle need an extra.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from handlens.errors import ModelError, SettingError, did_you_mean
+from handlens.export.bundle import MANIFEST, VISIONS, Bundle, _replace, export_bundle, write_manifest
+from handlens.export.importance import Importance
+from handlens.export.llama_cpp import COPIED, export_gguf, is_gguf_folder
+from handlens.export.mixes import check_quant
+from handlens.export.quantise import quantise_gguf
+from handlens.export.stream import Progress
+from handlens.export.vision_variants import write_variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """How a model is to be stored."""
+
+    quant: str = "Q8_0"
+    """One of ``mixes.MIXES``."""
+    vision: str | None = None
+    """One of ``bundle.VISIONS``; None keeps what is there, or takes fp32."""
+    name: str | None = None
+    """Of the model; None takes that of the folder."""
+    weights: bool = False
+    """Copy torch weights too."""
+    mmproj: bool = False
+    """Put the vision part of llama.cpp into a bundle."""
+    importance: Importance | None = None
+    again: bool = False
+    """Also round what has few bits already."""
+
+
+def kind_of(model: Path) -> str:
+    """Return ``torch``, ``bundle``, ``gguf folder`` or ``gguf file``.
+
+    Raises:
+        ModelError: it is none of them.
+    """
+    if model.is_file() and model.suffix == ".gguf":
+        return "gguf file"
+    if model.is_file():
+        raise ModelError(f"{model} is a file; export reads a model folder, a bundle or a .gguf file")
+    has_weights = any((model / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
+    if (model / MANIFEST).is_file() and not has_weights:
+        return "bundle"
+    return "gguf folder" if is_gguf_folder(model) and not has_weights else "torch"
+
+
+def check_vision(vision: str | None) -> None:
+    """Raise ``SettingError`` unless the name is one of ``VISIONS`` or None."""
+    if vision is not None and vision not in VISIONS:
+        raise SettingError(f"unknown vision variant '{vision}'{did_you_mean(vision, VISIONS)}")
+
+
+def export_model(model: Path, out: Path, kind: str, wanted: Wanted, progress: Progress | None = None) -> Path:
+    """Write ``out``: a folder of the ``kind`` ``bundle`` or ``gguf``, or a file where ``model`` is one.
+
+    Raises:
+        SettingError: an unknown name, a way that does not exist, or few bits without ``wanted.again``.
+        ModelError: the model is not whole, or ``out`` holds something else.
+        NeedsExtra: what this way needs is not installed.
+    """
+    check_quant(wanted.quant)
+    source = kind_of(model)
+    if source == "torch" and kind == "gguf":
+        return export_gguf(
+            model, out, quant=wanted.quant, name=wanted.name, importance=wanted.importance, progress=progress
+        )
+    if source == "torch":
+        return export_bundle(
+            model, out, quant=wanted.quant, vision=wanted.vision or "fp32", name=wanted.name, weights=wanted.weights,
+            mmproj=wanted.mmproj, importance=wanted.importance, progress=progress,
+        )  # fmt: skip
+    if wanted.weights or wanted.mmproj:
+        raise SettingError(
+            f"{model} has no torch weights, so --weights and --mmproj have nothing to take; leave them out"
+        )
+    if source == "bundle" and kind == "bundle":
+        return _from_bundle(model, out, wanted, progress)
+    if source == "bundle":
+        raise SettingError(f"{model} has no torch weights, so it stays a bundle; leave out --format gguf")
+    if wanted.vision:
+        raise SettingError(f"{model} has no ONNX vision half; leave out --vision")
+    if source == "gguf folder":
+        return _from_folder(model, out, wanted, progress)
+    if out.is_dir():
+        raise ModelError(f"{out} is a folder; one GGUF file becomes one file, for example --to {out / model.name}")
+    return _quantise(model, out, wanted, progress)
+
+
+def _quantise(source: Path, out: Path, wanted: Wanted, progress: Progress | None) -> Path:
+    return quantise_gguf(
+        source, out, quant=wanted.quant, importance=wanted.importance, again=wanted.again, progress=progress
+    )
+
+
+def _from_bundle(model: Path, out: Path, wanted: Wanted, progress: Progress | None) -> Path:
+    """Write another variant of a bundle; a half that is as wanted is copied."""
+    bundle = Bundle.open(model)
+    if out.exists() and out.resolve() == model.resolve():
+        raise SettingError(f"{out} is the bundle that is read; give another folder")
+    if out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir()):
+        raise ModelError(f"{out} exists and is no bundle; give a new folder name")
+    vision = next((name for name, file in VISIONS.items() if file == bundle.vision), bundle.vision)
+    if wanted.vision not in (None, vision) and vision != "fp32":
+        raise SettingError(
+            f"{model} holds its vision half as {vision}; {wanted.vision} is made from fp32; leave out --vision"
+        )
+    unfinished = _begin(out)
+    try:
+        language = f"language-{wanted.quant}.gguf"
+        if bundle.language == language:
+            shutil.copyfile(bundle.file(language), unfinished / language)
+        else:
+            _quantise(bundle.file(bundle.language), unfinished / language, wanted, progress)
+        if wanted.vision in (None, vision):
+            for name in bundle.manifest["files"]:
+                if name.startswith(bundle.vision):  # large weights lie in a file beside the graph
+                    shutil.copyfile(bundle.file(name), unfinished / name)
+        else:
+            write_variant(bundle.file(bundle.vision), unfinished, str(wanted.vision), bundle.config)
+        for name in bundle.manifest["files"]:
+            if not name.endswith((".gguf", ".onnx", ".data")):
+                shutil.copyfile(bundle.file(name), unfinished / name)
+        manifest = bundle.manifest
+        write_manifest(
+            unfinished,
+            bundle.config,
+            name=wanted.name or out.stem,
+            licence=str(manifest.get("licence", "")),
+            ledger=manifest.get("ledger"),
+        )
+        _replace(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return out
+
+
+def _from_folder(model: Path, out: Path, wanted: Wanted, progress: Progress | None) -> Path:
+    """Quantise the language file of two; the rest is copied."""
+    files = sorted(model.glob("*.gguf"))
+    languages = [file for file in files if "mmproj" not in file.name]
+    if len(languages) != 1:
+        raise ModelError(f"{model} has {len(languages)} language GGUF files; one is needed; give the path of one")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{out} exists; give a new folder name")
+    unfinished = _begin(out)
+    try:
+        _quantise(languages[0], unfinished / f"language-{wanted.quant}.gguf", wanted, progress)
+        for file in [*(file for file in files if file not in languages), *(model / name for name in COPIED)]:
+            if file.is_file():
+                shutil.copyfile(file, unfinished / file.name)
+        _replace(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return out
+
+
+def _begin(out: Path) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    return unfinished
+
+
+def sizes_of(out: Path) -> dict[str, int]:
+    """Return name -> bytes of what was written."""
+    return {file.name: file.stat().st_size for file in (sorted(out.iterdir()) if out.is_dir() else [out])}
+
+
+def name_in(out: Path) -> str:
+    """Return the name that a bundle gives itself; empty for others."""
+    manifest = out / MANIFEST
+    return str(json.loads(manifest.read_text(encoding="utf-8"))["name"]) if manifest.is_file() else ""
