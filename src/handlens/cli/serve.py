@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,7 +25,13 @@ from handlens.core.images import MAX_PIXELS
     help="Largest picture.",
 )  # fmt: skip
 @click.option("--workers-url", "workers", multiple=True, help="Pass requests on to this server; repeatable.")
-def serve(model: str, host: str, port: int, workers: tuple[str, ...], max_megabytes: int, **limits: Any) -> None:
+@click.option(
+    "--save-offline", "saved", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+    help="Write the offline page as files for any web server, and end.",
+)  # fmt: skip
+def serve(
+    model: str, host: str, port: int, workers: tuple[str, ...], max_megabytes: int, saved: Path | None, **limits: Any
+) -> None:
     """Serve a model over HTTP, with a page to ask it.
 
     \b
@@ -32,11 +39,16 @@ def serve(model: str, host: str, port: int, workers: tuple[str, ...], max_megaby
     handlens serve nano.bundle --host 0.0.0.0 --api-key SECRET
     handlens serve --port 8000 --workers-url http://127.0.0.1:8001 --workers-url http://127.0.0.1:8002
 
-    The API is OpenAI's: base URL http://127.0.0.1:8000/v1, and the page is http://127.0.0.1:8000.
+    The API is OpenAI's: base URL http://127.0.0.1:8000/v1, and the page is http://127.0.0.1:8000. The page
+    http://127.0.0.1:8000/offline/ runs nano in the browser itself and works without a network from then on.
     Needs the extra 'serve'.
     """  # noqa: D301
     from handlens.errors import NeedsExtra
     from handlens.serve.settings import ServerSettings
+
+    if saved is not None:
+        _save_offline(model, saved)
+        return
 
     is_open = host not in ("127.0.0.1", "localhost", "::1")
     settings = ServerSettings(
@@ -66,19 +78,33 @@ def serve(model: str, host: str, port: int, workers: tuple[str, ...], max_megaby
     uvicorn.Server(config).run(sockets=[listener])
 
 
+def _save_offline(model: str, folder: Path) -> None:
+    from handlens.models.store import find_model
+    from handlens.serve.offline import pack
+
+    pack(find_model(model), folder)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    click.echo(
+        f"{size / 1e6:.1f} MB; put the folder behind https, open it once, and it works without a network", err=True
+    )
+    click.echo(folder)
+
+
 def _model_app(model: str, settings: Any) -> Any:
     """Return the application of one model, after a first look so that the first client does not wait."""
     from PIL import Image
 
     import handlens
     from handlens.core.images import Picture
+    from handlens.models.store import find_model
     from handlens.serve.app import build_app
+    from handlens.serve.offline import OfflineFolder
 
     answerer = handlens.load(model, keep=True)
     answerer.see([Picture(Image.new("RGB", (64, 64)), "warm-up")])
     if answerer.info.notice:
         click.echo(f"{answerer.info.name}: {answerer.info.notice}", err=True)
-    return build_app(answerer, settings)
+    return build_app(answerer, settings, offline=OfflineFolder(find_model(model)))
 
 
 def _listen(host: str, port: int) -> Any:

@@ -37,6 +37,10 @@ class GraphWriter:
 
     def constant(self, name: str, values: np.ndarray) -> str:
         """Store a weight once."""
+        return self.exact(name, values)
+
+    def exact(self, name: str, values: np.ndarray) -> str:
+        """Store numbers as they are, once."""
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
         return name

@@ -103,7 +103,7 @@ def _rotations(graph: GraphWriter, config: LanguageConfig) -> tuple[str, str]:
     angles = (np.arange(config.max_positions)[:, None] * rates)[:, None]
     tables = (("cosines", np.cos(angles)), ("sines", np.sin(angles)))
     cosines, sines = (
-        graph.node("Gather", graph.constant(f"table.{name}", table.astype(np.float32)), "positions", to=name, axis=0)
+        graph.node("Gather", graph.exact(f"table.{name}", table.astype(np.float32)), "positions", to=name, axis=0)
         for name, table in tables
     )
     return cosines, sines

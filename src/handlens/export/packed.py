@@ -14,7 +14,7 @@ from handlens.export.onnx import GraphWriter
 
 Storage = Literal["f16", "q8"]
 """``f16``: half precision, without loss for weights that were bfloat16 and are not tiny. ``q8``: matrices in the blocks
-of llama.cpp's Q8_0, 32 numbers and one scale, so that both engines have the same weights; the rest as it is."""
+of llama.cpp's Q8_0, 32 numbers and one scale, so that both engines have the same weights; the rest in ``f16``."""
 BLOCK = 32
 MOST_HALF = 65_504.0
 """Largest number of half precision."""
@@ -30,10 +30,13 @@ class PackedGraph(GraphWriter):
         self.storage = storage
 
     def constant(self, name: str, values: np.ndarray) -> str:
-        """Store a weight once; in half precision where that is wanted and possible."""
-        if self.storage == "f16":
-            return self._half(name, values)
-        return super().constant(name, values)
+        """Store a weight once, in half precision where that is possible and worth a node."""
+        if values.dtype != np.float32 or values.size < SMALL or np.abs(values).max() > MOST_HALF:
+            return self.exact(name, values)
+        if f"{name}.f16" not in self.constants:
+            self.exact(f"{name}.f16", values.astype(np.float16))
+            self._widen(f"{name}.f16", name)
+        return name
 
     def linear(self, x: str, name: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
         """Multiply by the transposed weight and add the bias."""
@@ -42,26 +45,18 @@ class PackedGraph(GraphWriter):
         product = self.node("MatMul", x, self._blocks(f"{name}.weight", weight), to=f"{name}.product")
         return product if bias is None else self.node("Add", product, self.constant(f"{name}.bias", bias), to=name)
 
-    def _half(self, name: str, values: np.ndarray) -> str:
-        if values.dtype != np.float32 or values.size < SMALL or np.abs(values).max() > MOST_HALF:
-            return super().constant(name, values)
-        if f"{name}.f16" not in self.constants:
-            super().constant(f"{name}.f16", values.astype(np.float16))
-            self._widen(f"{name}.f16", name)
-        return name
-
     def _blocks(self, name: str, weight: np.ndarray) -> str:
         """Store a matrix [outputs, inputs] in blocks; return the name of its transpose in float32."""
         outputs, inputs = weight.shape
         if inputs % BLOCK:
-            return self._half(name, np.ascontiguousarray(weight.T))
+            return self.constant(name, np.ascontiguousarray(weight.T))
         numbers, scales = split_blocks(quantise_rows(np.ascontiguousarray(weight, dtype=np.float32), "Q8_0"))
-        super().constant(f"{name}.numbers", numbers)
-        super().constant(f"{name}.scales", scales)
+        self.exact(f"{name}.numbers", numbers)
+        self.exact(f"{name}.scales", scales)
         wide = self._widen(f"{name}.numbers", f"{name}.wide")
         scale = self._widen(f"{name}.scales", f"{name}.scale")
         scaled = self.node("Mul", wide, scale, to=f"{name}.scaled")
-        shape = super().constant(f"shape.{outputs}.{inputs}", np.array([outputs, inputs], dtype=np.int64))
+        shape = self.exact(f"shape.{outputs}.{inputs}", np.array([outputs, inputs], dtype=np.int64))
         joined = self.node("Reshape", scaled, shape, to=f"{name}.joined")
         return self.node("Transpose", joined, to=name, perm=(1, 0))
 
