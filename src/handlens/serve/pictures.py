@@ -5,6 +5,7 @@ Boundary: addresses in, bytes out; nothing on this machine or its network is eve
 
 import base64
 import binascii
+import contextlib
 import http.client
 import ipaddress
 import re
@@ -15,12 +16,19 @@ import time
 import urllib.parse
 import uuid
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from handlens.serve.settings import Refusal, ServerSettings
 
 FETCH_SECONDS = 10
+"""For one answer, from the first byte that is sent to the last that is read."""
 MAX_REDIRECTS = 3
+UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that is given to networks of the public (RFC 4291, section 2.4)."""
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""A gateway turns these into the IPv4 address of the last 32 bits (RFC 6052)."""
+PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +151,25 @@ def public_address(host: str, port: int) -> str:
         raise _refuse(f"the host {host[:100]!r} is not known") from None
     for text in found:
         address = ipaddress.ip_address(text.partition("%")[0])
-        inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
-        if not inner.is_global or inner.is_multicast or not address.is_global:
+        if not is_public(address):
             raise _refuse(f"the host {host[:100]!r} is {address}, which is not a public address")
     return sorted(found)[0]
+
+
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """True where an address is one of the open network; what an IPv6 address carries of IPv4 counts too.
+
+    >>> is_public(ipaddress.ip_address("8.8.8.8")), is_public(ipaddress.ip_address("64:ff9b::7f00:1"))
+    (True, False)
+    """
+    if isinstance(address, ipaddress.IPv4Address):
+        return address.is_global and not address.is_multicast and address not in PROTOCOLS
+    carried = address.ipv4_mapped or (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in NAT64 else None)
+    if carried is not None:
+        return is_public(carried)
+    if address.sixtofour is not None and not is_public(address.sixtofour):
+        return False
+    return address in UNICAST and address.is_global
 
 
 def _get(address: str, max_bytes: int) -> tuple[int, str | None, bytes]:
@@ -159,33 +182,64 @@ def _get(address: str, max_bytes: int) -> tuple[int, str | None, bytes]:
     if parts.scheme not in ("http", "https") or not host or parts.username is not None:
         raise _refuse(f"{address[:200]!r} is no http or https address of a host")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    is_late = threading.Event()
     try:
         plain = socket.create_connection((public_address(host, port), port), timeout=FETCH_SECONDS)
-        with plain:
+        with _secured(plain, host) if parts.scheme == "https" else plain as channel, _hanging_up(channel, is_late):
+            if isinstance(channel, ssl.SSLSocket):
+                channel.do_handshake()
             connection = http.client.HTTPConnection(host, port, timeout=FETCH_SECONDS)
-            secure = parts.scheme == "https"
-            connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
+            connection.sock = channel
             connection.request(
                 "GET", urllib.parse.quote(target, safe="/?&=%:+,;@~!$'()*"), headers={"Accept": "image/*"}
             )
             answer = connection.getresponse()
             body = _read_some(answer, max_bytes)
-            return answer.status, answer.getheader("location"), body
     except (OSError, http.client.HTTPException) as cause:
+        if is_late.is_set():
+            raise _too_late() from None
         raise _refuse(f"{address[:200]} cannot be read: {cause}") from None
+    if is_late.is_set():  # what looks like an end is our own hanging up
+        raise _too_late()
+    return answer.status, answer.getheader("location"), body
+
+
+def _secured(plain: socket.socket, host: str) -> ssl.SSLSocket:
+    """Return a channel that will check the host's certificate in its handshake."""
+    return ssl.create_default_context().wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+
+
+@contextlib.contextmanager
+def _hanging_up(channel: socket.socket, is_late: threading.Event) -> Iterator[None]:
+    """End a connection when the time is over, however slowly bytes drip in."""
+
+    def hang_up() -> None:
+        is_late.set()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(channel, socket.SHUT_RDWR)  # below TLS: another thread is reading there
+
+    timer = threading.Timer(FETCH_SECONDS, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _read_some(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:
-    """Read to the end, to the limit, or until the time is over, whichever comes first."""
-    begin, parts, size = time.monotonic(), [], 0
+    """Read to the end or to the limit."""
+    parts, size = [], 0
     while part := answer.read1(65_536):
         parts.append(part)
         size += len(part)
         if size > max_bytes:
             raise _refuse(f"the picture is larger than {max_bytes:,} bytes")
-        if time.monotonic() - begin > FETCH_SECONDS:
-            raise _refuse(f"the picture did not arrive in {FETCH_SECONDS} s")
     return b"".join(parts)
+
+
+def _too_late() -> Refusal:
+    return _refuse(f"the picture did not arrive in {FETCH_SECONDS} s")
 
 
 def _refuse(message: str) -> Refusal:
