@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -129,11 +128,14 @@ def test_json_is_one_object(capsys, photo):
 
 
 def test_the_first_word_is_quick(photo):
-    begin = time.perf_counter()
+    # Processor time, not the clock: what else runs on the machine does not count. 2 s is the aim.
     command = [sys.executable, "-m", "handlens.cli.main", "ask", str(photo), "What does it say?", "--max-tokens", "1"]
+    before = os.times()
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=ENV)
+    after = os.times()
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - begin < 6.0  # 2 s is the aim on two free cores; a loaded machine needs room
+    used_s = after.children_user + after.children_system - before.children_user - before.children_system
+    assert used_s < 5.0  # threads of two halves included
 
 
 def test_frames_of_a_clip_are_seen_whole(capsys, tmp_path):

