@@ -1,6 +1,7 @@
 """The contract finds what differs, and where first."""
 
 import json
+import lzma
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,22 @@ def test_exit_code_and_json(small: Path, tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     assert done.return_value == 1 and document["agrees"] is False
     assert document["first_difference"]["stage"] == "greedy text"
+
+
+def test_packed_files_are_unpacked_for_the_time_being(small: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    shutil.copytree(small, packed)
+    for name in ("expected.safetensors", "model.safetensors"):
+        (packed / f"{name}.xz").write_bytes(lzma.compress((packed / name).read_bytes(), preset=0))
+        (packed / name).unlink()
+    before = sorted(packed.iterdir())
+    report = verify_reference(packed, packed)
+    assert report.agrees
+    assert report.model.startswith(str(packed)) and report.against == f"the reference {packed}"
+    assert sorted(packed.iterdir()) == before
+    (packed / "model.safetensors.xz").write_bytes((packed / "model.safetensors.xz").read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"model\.safetensors\.xz is damaged .*; copy it again$"):
+        verify_reference(packed, packed)
 
 
 def test_damaged_input_is_one_line(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,14 @@
 Boundary: files and numpy. The format is that of the references made with the released code.
 """
 
+import contextlib
 import json
+import lzma
 import platform
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +29,29 @@ from handlens.verify.expected import Expected, hash_of, norms_of
 FACTS, TENSORS = "expected.json", "expected.safetensors"
 NUM_PIXELS, NUM_VALUES = 1000, 2000
 """Sampled numbers per case."""
+
+
+@contextlib.contextmanager
+def unpacked(folder: Path) -> Iterator[Path]:
+    """Give a folder whose files are as they are; ``NAME.xz`` is unpacked into a copy for the time being.
+
+    Raises:
+        DataError: a packed file is damaged.
+    """
+    if not folder.is_dir() or not any(folder.glob("*.xz")):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="handlens-") as name:
+        for file in filter(Path.is_file, folder.iterdir()):
+            if file.suffix != ".xz":
+                (Path(name) / file.name).symlink_to(file.resolve())
+                continue
+            try:
+                with lzma.open(file) as packed, (Path(name) / file.stem).open("wb") as plain:
+                    shutil.copyfileobj(packed, plain)
+            except (lzma.LZMAError, EOFError, OSError) as cause:
+                raise DataError(f"{file} is damaged ({cause}); copy it again") from None
+        yield Path(name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Boundary: joins sides, references and the contract; the command line prints the 
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from handlens.errors import DataError, ModelError
 from handlens.verify.case import STAGES, Case, Trace, standard_cases
 from handlens.verify.contract import Noise, Outcome, compare_case, first_difference
 from handlens.verify.expected import Expected
-from handlens.verify.reference import Reference, write_reference
+from handlens.verify.reference import Reference, unpacked, write_reference
 from handlens.verify.side import Precision, Side, find_kind, find_tokenizer, open_side, toy_fields
 
 RECORDED = Precision(vision="float32", language="float32")
@@ -85,12 +85,19 @@ class Report:
 
 
 def verify_reference(model: Path, reference: Path, *, record: Path | None = None, kind: str | None = None) -> Report:
-    """Compare a model with a recorded reference.
+    """Compare a model with a recorded reference; files of both may be packed (``NAME.xz``).
 
     Raises:
         ModelError: the model cannot be opened.
         DataError: the reference is damaged.
     """
+    with unpacked(reference) as folder, unpacked(model) as own:
+        report = _verify_reference(own, folder, record, kind)
+        said = report.model.replace(str(own), str(model))
+        return replace(report, model=said, against=f"the reference {reference}")
+
+
+def _verify_reference(model: Path, reference: Path, record: Path | None, kind: str | None) -> Report:
     opened = Reference.open(reference)
     tokenizer = opened.tokenizer
     side = open_side(model, tokenizer, kind=kind)
