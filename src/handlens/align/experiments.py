@@ -6,7 +6,7 @@ Table 6: with and without alignment, the general tasks beside it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def run_experiment(ask: Experiment, report: Report = lambda row: None) -> dict[s
         for seed in ask.seeds:
             one = variant_of(ask.base, name, seed, out)
             if not (one.out / "aligned" / "model.safetensors").exists():
-                align(one, lambda row, name=name, seed=seed: report(row | {"variant": name, "seed": seed}))
+                align(one, _named(report, name, seed))
             folders.append(one.out / "aligned")
         rows.append({"variant": name, "about": about} | _measured(ask, folders, report))
         told = {"rows": rows, "scenes": ask.scenes, "tasks": ask.tasks, "seeds": list(ask.seeds)}
@@ -112,9 +112,7 @@ def _measured(ask: Experiment, folders: Sequence[Path], report: Report) -> dict[
             told = json.loads(kept.read_text(encoding="utf-8"))
         else:
             answerer = open_torch(folder)
-            news = lambda done, of, folder=folder: report(  # noqa: E731
-                {"station": f"measure {folder.parent.name}", "step": done, "of": of}
-            )
+            news = _news(report, folder)
             told = {"answers": describe_all(answerer, some, news=news), "tasks": {}}
             if ask.tasks:
                 scored = evaluate(answerer, kinds=KINDS, count=ask.tasks).scores
@@ -140,6 +138,14 @@ def _measured(ask: Experiment, folders: Sequence[Path], report: Report) -> dict[
         name: round(100 * sum(one[name] for one in tasks) / len(tasks), 2) for name in tasks[0]
     }  # fmt: skip
     return {"rates": together, "tasks": means}
+
+
+def _named(report: Report, name: str, seed: int) -> Report:
+    return lambda row: report(row | {"variant": name, "seed": seed})
+
+
+def _news(report: Report, folder: Path) -> Callable[[int, int], None]:
+    return lambda done, of: report({"station": f"measure {folder.parent.name}", "step": done, "of": of})
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> str:

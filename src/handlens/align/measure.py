@@ -12,7 +12,7 @@ from typing import Any
 from handlens.align.asks import Ask, drawn_asks
 from handlens.align.check import request_for
 from handlens.align.claims import divide
-from handlens.align.judge import calibrate, judge
+from handlens.align.judge import Calibration, calibrate, judge
 from handlens.align.truth import Mentions, hallucination, is_true, rate_mentions
 from handlens.answerer import Answerer
 from handlens.core.chat import ask as ask_once
@@ -125,14 +125,12 @@ def measure_judge(
 
 
 def _calibration(rows: Sequence[tuple[str, float, bool]]) -> dict[str, Any]:
-    def on(drawn: Sequence[tuple[str, float, bool]]) -> Any:
+    def on(drawn: Sequence[tuple[str, float, bool]]) -> Calibration:
         return calibrate([p for _, p, _ in drawn], [truth for _, _, truth in drawn])
 
-    whole = asdict(on(rows)) | {"share_true": sum(truth for _, _, truth in rows) / max(len(rows), 1)}
-    return whole | {
-        f"{name}_interval": _pair(bootstrap(rows, lambda drawn, name=name: getattr(on(drawn), name), draws=200))
-        for name in ("accuracy", "auc")
-    }
+    told = asdict(on(rows)) | {"share_true": sum(truth for _, _, truth in rows) / max(len(rows), 1)}
+    told["accuracy_interval"] = _pair(bootstrap(rows, lambda drawn: on(drawn).accuracy, draws=200))
+    return told | {"auc_interval": _pair(bootstrap(rows, lambda drawn: on(drawn).auc, draws=200))}
 
 
 def measure_warnings(
