@@ -18,8 +18,8 @@ from handlens.errors import ModelError
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 """Endings of the two tensors that the file has for each matrix."""
-NEVER_MULTIPLIED = ("token_embd.weight",)
-"""Matrices whose rows are looked up, so that no input is known."""
+EMBEDDINGS = "token_embd.weight"
+"""Its rows are looked up; llama.cpp's tool may write something else under this name, which llama.cpp ignores too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,11 @@ class Importance:
         Raises:
             ModelError: the matrix was measured on a model of another width.
         """
-        if name not in self.sums or len(shape) < 2 or name in NEVER_MULTIPLIED:
+        if name not in self.sums or len(shape) < 2:
             return None
         found = self.sums[name]
+        if found.shape != shape[-1:] and name == EMBEDDINGS:
+            return None
         if found.shape != shape[-1:]:
             raise ModelError(
                 f"the importance of {name} has {len(found)} columns, the matrix has {shape[-1]}; the importance matrix "

@@ -7,7 +7,7 @@ computes; text and visual tokens are both rows, so pictures count as they do in 
 import contextlib
 import ctypes
 from collections.abc import Iterable, Iterator
-from ctypes import POINTER, c_bool, c_char, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import POINTER, c_bool, c_char, c_float, c_int, c_int8, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ from handlens.export.importance import Importance
 
 PROMPT_TOKENS = 2048
 """Longer prompts are cut."""
+AT_ONCE = 256
+"""Tokens of one step; each has logits, which are large."""
 KINDS = ("lines", "receipts", "labels", "tables", "scenes", "charts", "forms", "invoices")
 """Kinds of drawn pictures that are read."""
 SEED = 8_800_002
@@ -98,16 +100,18 @@ def measure_importance(
         ModelError: the file cannot be loaded, or no product of its matrices was seen.
     """
     header = read_header(file)
-    watcher = Watcher(name for name, fact in header.tensors.items() if len(fact.shape) == 2)
+    watcher = Watcher(name for name, fact in header.tensors.items() if len(fact.shape) == 2 and name.startswith("blk."))
     chunks = 0
     with _context(file, watcher, threads) as (lib, context):
         memory = lib.llama_get_memory(context)
         for rows in prompts:
-            part = np.ascontiguousarray(rows[:PROMPT_TOKENS], dtype=np.float32)
             lib.llama_memory_clear(memory, True)
-            batch = llama.Batch(n_tokens=len(part), embd=part.ctypes.data_as(POINTER(c_float)))
-            if lib.llama_decode(context, batch):
-                raise ModelError(f"{file} cannot be computed: {llama.last_complaint()}")
+            for begin in range(0, min(len(rows), PROMPT_TOKENS), AT_ONCE):
+                part = np.ascontiguousarray(rows[begin : begin + AT_ONCE], dtype=np.float32)
+                wanted = (c_int8 * len(part))(*[1] * len(part))  # else the last layer computes one token alone
+                pointer = part.ctypes.data_as(POINTER(c_float))
+                if lib.llama_decode(context, llama.Batch(n_tokens=len(part), embd=pointer, logits=wanted)):
+                    raise ModelError(f"{file} cannot be computed: {llama.last_complaint()}")
             chunks += 1
     if not watcher.sums:
         raise ModelError(f"{file}: llama.cpp showed none of its products; use llama-imatrix instead")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from handlens.core.chat import ask
+from handlens.core.images import Picture
 from handlens.core.sampling import Sampling
 from handlens.engine.answerer import Lens, open_bundle
 from handlens.engine.setup import Setup
@@ -50,6 +51,7 @@ class Asked:
     """One question and what both said."""
 
     item: Item = field(repr=False)
+    pictures: tuple[Picture, ...] = field(repr=False)
     task: str
     full: str
     given: str
@@ -133,7 +135,7 @@ def compare_quality(full: Path, written: Path, *, importance: Importance | None 
         mixes = judge_mixes(first.folder / first.language, probes, importance)
         tasks = tuple(_loss(task, [one for one in asked if task in (one.task, "all")]) for task in (*TASKS, "all"))
         worst = sorted(asked, key=lambda one: one.given_score - one.full_score)[:NUM_WORST]
-        facts = [
+        facts: list[dict[str, Any]] = [
             {
                 "language": bundle.language.removeprefix("language-").removesuffix(".gguf"),
                 "vision": bundle.vision,
@@ -164,7 +166,8 @@ def choose(questions: int) -> Iterator[tuple[str, Item]]:
 def _ask(lenses: Sequence[Lens], task: str, item: Item, probes: list[Probe]) -> Asked:
     """Ask both and remember the way of the first, along which logits are compared later."""
     answers, ids = [], []
-    seens = [lens.see(list(item.pictures)) for lens in lenses]
+    pictures = tuple(picture for picture in item.pictures if isinstance(picture, Picture))
+    seens = [lens.see(pictures) for lens in lenses]
     for lens, seen in zip(lenses, seens, strict=True):
         tokens = list(lens.answer(ask(item.question), seen, Sampling(max_tokens=LONGEST_ANSWER)))
         answers.append("".join(token.text for token in tokens))
@@ -177,7 +180,10 @@ def _ask(lenses: Sequence[Lens], task: str, item: Item, probes: list[Probe]) -> 
     prompt = lenses[0].prompt(ask(item.question), seens[0])
     probes.append(Probe(prompt=prompt, ids=tuple(ids[0][:PROBE_TOKENS]), visual=visual[0], visual_given=visual[1]))
     scores = [float(RULES[item.facts["rule"]](answer, item.truth[0])) for answer in answers]
-    return Asked(item=item, task=task, full=answers[0], given=answers[1], full_score=scores[0], given_score=scores[1])
+    return Asked(
+        item=item, pictures=pictures, task=task, full=answers[0], given=answers[1], full_score=scores[0],
+        given_score=scores[1],
+    )  # fmt: skip
 
 
 def _loss(task: str, asked: Sequence[Asked]) -> TaskLoss:
@@ -190,7 +196,7 @@ def _loss(task: str, asked: Sequence[Asked]) -> TaskLoss:
 
 def _spread(probes: Sequence[Probe], count: int) -> list[Probe]:
     """Take some of many, from all tasks."""
-    places = np.unique(np.linspace(0, len(probes) - 1, count).round().astype(int)) if probes else []
+    places = np.linspace(0, len(probes) - 1, min(count, len(probes))).round().astype(int)
     return [probes[place] for place in places]
 
 

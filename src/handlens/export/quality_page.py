@@ -95,7 +95,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _example(one: Asked) -> str:
-    pictures = "".join(f'<img alt="" src="{_data(picture.image)}">' for picture in one.item.pictures)
+    pictures = "".join(f'<img alt="" src="{_data(picture.image)}">' for picture in one.pictures)
     lines = (
         ("question", one.item.question), ("truth", one.item.truth[0]),
         (f"full precision, {one.full_score:.2f}", one.full), (f"fewer bits, {one.given_score:.2f}", one.given),
