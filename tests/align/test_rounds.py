@@ -111,7 +111,12 @@ def test_a_killed_run_goes_on_to_the_same_weights(policy, tmp_path):
             time.sleep(0.005)
         os.kill(child, number)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert code in (-signal.SIGKILL, 143, 0), (tmp_path / "hit.log").read_text()
+        said = (tmp_path / "hit.log").read_text()
+        assert code in (-signal.SIGKILL, 143, 0), said
+        if code == 143:
+            assert said.startswith("handlens align: stopped by SIGTERM") and said.endswith(
+                "; the same command goes on\n"
+            )
     child = begin([*words, "--out", str(hit)], tmp_path / "hit.log")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, (tmp_path / "hit.log").read_text()
     for name in ("aligned/model.safetensors", "round-1/pairs.jsonl", "round-1/answers.jsonl"):

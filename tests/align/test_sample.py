@@ -1,14 +1,17 @@
 """Sampling: every answer is the one its seed gives alone, nothing is asked twice, and failures are written down."""
 
 import json
+import pickle
 
 import pytest
 from PIL import Image
 
 import handlens
 from handlens.align.asks import Ask, Drawn, Stored, drawn_asks, read_asks, seed_of
+from handlens.align.conquer import JudgeOne, conquer
+from handlens.align.divide import DivideOne, divide_all
 from handlens.align.journal import Journal
-from handlens.align.sample import HowToSample, answer_all, sample, sample_one
+from handlens.align.sample import HowToSample, SampleOne, answer_all, sample, sample_one
 from handlens.core.chat import ask
 from handlens.core.images import Picture
 from handlens.errors import DataError, ModelError, SettingError
@@ -33,6 +36,17 @@ def test_answers_side_by_side_are_those_of_their_seeds():
     assert len({tuple(token.id for token in one) for one in together}) > 1
     for one, other in zip(together, alone, strict=True):
         assert [token.logprob for token in one] == pytest.approx([token.logprob for token in other], abs=1e-3)
+
+
+def test_rules_change_words_of_the_true_answer():
+    drawn = next(iter(drawn_asks(1, level=0.0)))
+    answers = sample_one_by_rules(drawn)
+    assert answers == sample_one_by_rules(drawn) and len({*answers, drawn.reference}) > 2
+    assert all(len(answer.split()) == len(drawn.reference.split()) for answer in answers)
+
+
+def sample_one_by_rules(one: Ask) -> list[str]:
+    return [answer["text"] for answer in SampleOne("rules", HOW)(one)["answers"]]
 
 
 def test_the_picture_is_encoded_once_and_seeds_are_written_down(known):
@@ -112,3 +126,27 @@ def test_questions_about_drawn_and_stored_pictures(tmp_path):
 def test_answers_that_cannot_differ_are_refused(field, value):
     with pytest.raises(SettingError):
         HowToSample(**{field: value})
+
+
+def test_work_travels_to_other_processes():
+    asks = {"scene-3": scene()}
+    for work in (SampleOne("nano", HOW), DivideOne("rules"), JudgeOne("truth", asks)):
+        assert pickle.loads(pickle.dumps(work)) == work
+
+
+@pytest.mark.soak
+def test_a_cluster_gives_the_same_answers(tmp_path):
+    asks = [scene(number) for number in range(4)]
+    here, there = (Journal(tmp_path / name, {}) for name in ("here.jsonl", "there.jsonl"))
+    sample(asks, "rules", HOW, here)
+    sample(asks, "rules", HOW, there, engine="ray", jobs=2)
+    assert here.rows == there.rows
+    claims = [Journal(tmp_path / f"claims-{name}.jsonl", {}) for name in ("here", "there")]
+    assert divide_all(here.rows.values(), "rules", claims[0]) == divide_all(
+        there.rows.values(), "rules", claims[1], engine="ray", jobs=2
+    )
+    verdicts = [Journal(tmp_path / f"verdicts-{name}.jsonl", {}) for name in ("here", "there")]
+    known = {one.id: one for one in asks}
+    assert conquer(claims[0].rows.values(), known, "truth", verdicts[0]) == conquer(
+        claims[1].rows.values(), known, "truth", verdicts[1], engine="ray", jobs=2
+    )

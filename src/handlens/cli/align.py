@@ -1,6 +1,7 @@
 """``handlens align``: answers that can be trusted, from feedback on their claims."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,6 @@ def align(recipe: str | None, as_list: bool, as_json: bool, **asked: Any) -> int
     except ModuleNotFoundError as cause:
         raise NeedsExtra(f"alignment ({cause.name} is missing)", "train") from None
     from handlens.cli.progress import progress_bar
-    from handlens.cli.train import pause_code
 
     with progress_bar(recipe, "steps") as advance:
 
@@ -99,7 +99,8 @@ def align(recipe: str | None, as_list: bool, as_json: bool, **asked: Any) -> int
                 asked, report
             )
         except Paused as paused:
-            return pause_code(paused)
+            click.echo(f"handlens align: {paused}", err=True)
+            return 128 + (paused.signal_number or signal.SIGTERM)
     if as_json:
         click.echo(json.dumps(result))
     else:
