@@ -1,6 +1,5 @@
 """Rows survive a kill at any byte."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -47,6 +46,16 @@ def test_a_file_cut_at_any_byte_opens_with_whole_rows_only(file: Path):
         again.close()
 
 
+def test_from_a_damaged_line_on_all_is_asked_again(file: Path):
+    lines = file.read_bytes().splitlines(keepends=True)
+    for damage in (b"\0" * 50 + b"\n", b'{"no": "key"}\n', b"[]\n", b"\xff\n"):
+        file.write_bytes(b"".join([lines[0], lines[1], damage, lines[2]]))
+        journal = Journal(file, SETTINGS)
+        assert list(journal.rows) == ["a"]
+        journal.close()
+        assert file.read_bytes() == lines[0] + lines[1]
+
+
 def test_other_settings_are_refused_and_named(file: Path):
     with pytest.raises(
         SettingError, match=r'another question \("What\?", now "Who\?"\); give another --out, or --fresh'
@@ -68,7 +77,7 @@ def test_two_runs_cannot_write_one_file(file: Path):
 
 def test_a_file_that_is_no_journal_is_not_touched(tmp_path: Path):
     file = tmp_path / "x.journal"
-    for text in ("hello\n", "[1]\n", json.dumps({"settings": SETTINGS}) + '\n{"no": "key"}\n'):
+    for text in ("hello\n", "[1]\n", "hello", '{"key": "a"}\n'):
         file.write_text(text)
         with pytest.raises(SettingError, match="is no journal of a batch"):
             Journal(file, SETTINGS)

@@ -263,3 +263,12 @@ def test_a_held_language_half_serves_the_next_turns(tokenizer: Tokenizer, table:
         text = "".join(token.text for token in lens.answer(chat, seen, Sampling(max_tokens=20)))
         chat = reply(chat, text, "and then?")
     assert log.count("open language") == 1
+
+
+def test_a_held_half_never_grows_past_the_positions(tokenizer: Tokenizer, table: np.ndarray, log: list[str]) -> None:
+    lens = make_lens(tokenizer, table, log, keep=True)
+    lens.max_positions = 300
+    long, short = lens.see([gray(0, 900, 900)], max_slices=4), lens.see([gray(0)])
+    for seen, longest in ((short, 5), (short, 100), (long, 40), (short, 200), (short, 280)):
+        list(lens.answer(ask("what?"), seen, Sampling(max_tokens=longest)))
+        assert lens.halves[-1].room.positions <= 300  # type: ignore[attr-defined]

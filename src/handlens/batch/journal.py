@@ -5,18 +5,21 @@ Boundary: JSON lines; the first holds the settings. Knows no model and no pictur
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from handlens.errors import SettingError
 
+SYNC_SECONDS = 1.0
+"""After a power cut, rows of so many seconds may be asked about again; after a kill none."""
 Row = dict[str, Any]
 """One line of the result; ``batch/rows.py`` names its fields."""
 
 
 class Journal:
-    """Rows by key; a row is on disk when ``add`` returns.
+    """Rows by key; a row that ``add`` took survives a kill of this process.
 
     Args:
         file: made where it is missing; its folder must be there.
@@ -24,7 +27,7 @@ class Journal:
         fresh: forget what is there.
 
     Raises:
-        SettingError: the file is damaged, belongs to other settings, or another run writes to it.
+        SettingError: the file is no journal, belongs to other settings, or another run writes to it.
     """
 
     def __init__(self, file: Path, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
@@ -32,6 +35,7 @@ class Journal:
         self.rows: dict[str, Row] = {}
         self.answered: dict[tuple[str, int | None], Row] = {}
         """Rows with an answer, by the hash of their file and the page."""
+        self._synced = 0.0
         try:
             self._stream: IO[bytes] = file.open("a+b")
         except OSError as cause:
@@ -51,7 +55,8 @@ class Journal:
         self._append({"key": key, **row})
 
     def close(self) -> None:
-        """Let another run write."""
+        """Put all on disk and let another run write."""
+        os.fsync(self._stream.fileno())
         self._stream.close()
 
     def _hold(self, key: str, row: Row) -> None:
@@ -61,34 +66,55 @@ class Journal:
 
     def _append(self, row: Mapping[str, Any]) -> None:
         self._stream.write(json.dumps(row).encode("ascii") + b"\n")
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        self._stream.flush()  # the system has it now: a kill takes nothing
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            os.fsync(self._stream.fileno())
+            self._synced = time.monotonic()
 
     def _read(self, settings: dict[str, Any]) -> None:
-        """Read what is there; a last line that was cut off by a kill is removed."""
+        """Read what is there; from the first line that is cut or damaged on, all is removed and will be asked again."""
         self._stream.seek(0)
-        raw = self._stream.read()
-        whole = raw[: raw.rfind(b"\n") + 1]
-        self._stream.truncate(len(whole))
-        try:
-            lines = [json.loads(line) for line in whole.decode("utf-8").split("\n") if line]
-            before = lines[0]["settings"] if lines else None
-            rows = {line.pop("key"): line for line in lines[1:]}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise SettingError(
-                f"{self.file} is no journal of a batch, or is damaged; give another --out, or --fresh to replace it"
-            ) from None
-        if before is None:
+        lines: list[Row] = []
+        length = 0
+        for line in self._stream:
+            try:
+                lines.append(_parsed(line, is_first=not lines))
+            except (ValueError, KeyError, TypeError):
+                break
+            length += len(line)
+        if not lines and self._stream.seek(0, os.SEEK_END) > length and not _is_cut(self.file):
+            raise SettingError(f"{self.file} is no journal of a batch; give another --out, or --fresh to replace it")
+        self._stream.truncate(length)
+        if not lines:
             self._append({"settings": settings})
-        elif before != settings:
+            return
+        before = lines[0]["settings"]
+        if before != settings:
             names = [name for name in settings if before.get(name) != settings[name]]
             name = names[0] if names else "set of settings"
             raise SettingError(
                 f"{self.file} holds answers with another {name} ({_short(before.get(name))}, now "
                 f"{_short(settings.get(name))}); give another --out, or --fresh to ask all again"
             )
-        for key, row in rows.items():
-            self._hold(key, row)
+        for row in lines[1:]:
+            self._hold(row.pop("key"), row)
+
+
+def _parsed(line: bytes, *, is_first: bool) -> dict[str, Any]:
+    """Return a whole line with the fields that it needs; raises what any damage raises."""
+    if not line.endswith(b"\n"):
+        raise ValueError("cut")
+    parsed = json.loads(line)
+    for name in ("settings",) if is_first else ("key", "file", "page", "status", "sha256"):
+        parsed[name]
+    return parsed
+
+
+def _is_cut(file: Path) -> bool:
+    """True for a first line that a kill cut off."""
+    start = b'{"settings": '
+    with file.open("rb") as stream:
+        return stream.read(len(start)) in [start[:length] for length in range(len(start) + 1)]
 
 
 def _lock(stream: IO[bytes], file: Path) -> None:

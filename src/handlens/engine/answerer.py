@@ -276,7 +276,8 @@ class Lens:
             if held.holds(room):
                 return half
             half.close()
-            self._language, room = None, held.grown(room)
+            self._language, grown = None, held.grown(room)
+            room = grown if grown.positions <= self.max_positions else room
         room = dataclasses.replace(room, prompt=self._stepped(room))
         half = self.open_language(room)
         self._language = (room, half)
