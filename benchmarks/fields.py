@@ -18,9 +18,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from PIL import Image
+
 import handlens
 from handlens.align.judge import calibration_error
 from handlens.data.generate import generate
+from handlens.data.generate.scene_talk import COLOURS
 from handlens.data.records import Record
 from handlens.eval.stats import bootstrap
 from handlens.fields.answers import FieldAnswer
@@ -29,10 +32,27 @@ from handlens.fields.forms import NOT_PRESENT, parse_number
 from handlens.fields.read import read_fields
 
 KINDS = ("receipts", "forms")
+"""Of the calibration; ``--kinds`` also takes scenes, which have no field that is absent."""
+SCENE_SCALE = 2
 PRESENT, ABSENT = 5, 3
 """So many fields of a picture are asked for that are there, and that are not."""
 NUMBERS = ("total", "tip", "discount", "tax", "subtotal", "change")
 SAID = {"shop": "What is the name of the shop?", "time": "What time is printed?"}
+
+
+Truth = str | bool | None
+"""As it is printed, or whether a box is ticked; None where the picture does not show it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One field that is asked for, and what is true of it."""
+
+    name: str
+    schema: dict[str, Any]
+    truth: Truth
+    middles: tuple[tuple[float, float], ...] = ()
+    """Middle of every place where it is printed, in px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,50 +60,60 @@ class Row:
     """One field of one picture."""
 
     answer: FieldAnswer
-    truth: str | None
-    """As it is printed; None where it is not."""
+    truth: Truth
     is_right: bool
     is_found: bool | None
-    """True where the box holds the middle of the printed value; None where that is not asked."""
+    """True where the box holds the middle of the value; None where that is not asked."""
     area: float
     """Share of the picture that the box takes."""
 
 
-def truths_of(record: Record) -> dict[str, str | None]:
-    """Return every field that can be asked for, as printed, None where the picture does not show it."""
+def cases_of(record: Record, rng: Random) -> list[Case]:
+    """Return what is asked of a picture."""
+    if record.kind == "scenes":
+        return scene_cases(record)
     if record.kind == "forms":
         from handlens.data.generate.forms import FIELDS
 
-        return {**dict.fromkeys(FIELDS), **{name: value or None for name, value in record.facts["fields"].items()}}
-    from handlens.data.generate.receipt_talk import FIELDS as OPTIONAL
+        truths = {**dict.fromkeys(FIELDS), **{name: value or None for name, value in record.facts["fields"].items()}}
+    else:
+        from handlens.data.generate.receipt_talk import FIELDS as OPTIONAL
 
-    facts = record.facts
-    return {
-        **dict.fromkeys(OPTIONAL),
-        **{name: value for name, value in facts["fields"].items() if name in OPTIONAL},
-        **{name: facts[name] for name in ("shop", "date", "time", "total")},
-    }
-
-
-def chosen(record: Record, rng: Random) -> dict[str, str | None]:
-    truths = truths_of(record)
+        facts = record.facts
+        truths = {
+            **dict.fromkeys(OPTIONAL),
+            **{name: value for name, value in facts["fields"].items() if name in OPTIONAL},
+            **{name: facts[name] for name in ("shop", "date", "time", "total")},
+        }
     there = [name for name, value in truths.items() if value is not None]
     absent = [name for name, value in truths.items() if value is None]
     names = rng.sample(there, min(PRESENT, len(there))) + rng.sample(absent, min(ABSENT, len(absent)))
-    return {name: truths[name] for name in names}
-
-
-def schema_of(names: Sequence[str], ticks: Sequence[str]) -> dict[str, Any]:
-    properties: dict[str, Any] = {}
+    cases = []
     for name in names:
-        kind = "number" if name in NUMBERS else "string"
-        properties[name] = {"type": kind, **({"description": SAID[name]} if name in SAID else {})}
-    for name in ticks:
-        properties[f"tick {name}"] = {"type": "boolean", "description": f"Is {name} ticked?"}
-    return {"type": "object", "properties": properties}
+        said = {"description": SAID[name]} if name in SAID else {}
+        schema = {"type": "number" if name in NUMBERS else "string", **said}
+        truth = truths[name]
+        cases.append(Case(name=name, schema=schema, truth=truth, middles=middles_of(record, truth) if truth else ()))
+    for name, is_on in list(record.facts.get("ticks", {}).items())[:2]:
+        schema = {"type": "boolean", "description": f"Is {name} ticked?"}
+        cases.append(Case(name=f"tick {name}", schema=schema, truth=is_on))
+    return cases
 
 
-def right(field: FieldAnswer, text: str, truth: str | bool | None) -> bool:
+def scene_cases(record: Record) -> list[Case]:
+    """Ask for the colour of every shape that stands alone: what a model that does not read can be found by."""
+    count = Counter(thing.shape for thing in record.things)
+    cases = []
+    for thing in record.things:
+        if count[thing.shape] == 1:
+            left, top, right, bottom = (SCENE_SCALE * side for side in thing.box)
+            schema = {"enum": sorted(COLOURS), "description": f"What is the color of the {thing.shape}?"}
+            middle = ((left + right) / 2, (top + bottom) / 2)
+            cases.append(Case(name=thing.shape, schema=schema, truth=thing.colour, middles=(middle,)))
+    return cases
+
+
+def is_right(field: FieldAnswer, text: str, truth: Truth) -> bool:
     if truth is None or text == NOT_PRESENT:
         return truth is None and text == NOT_PRESENT
     value = field.field.form.parse(text)
@@ -94,7 +124,7 @@ def right(field: FieldAnswer, text: str, truth: str | bool | None) -> bool:
     return " ".join(value.split()).casefold() == " ".join(truth.split()).casefold()
 
 
-def middles_of(record: Record, value: str) -> list[tuple[float, float]]:
+def middles_of(record: Record, value: str) -> tuple[tuple[float, float], ...]:
     """Return the middle of every place where a value is printed."""
     found = []
     for line in record.lines:
@@ -105,7 +135,7 @@ def middles_of(record: Record, value: str) -> list[tuple[float, float]]:
             top, bottom = min(box[1] for box in boxes), max(box[3] for box in boxes)
             found.append(((left + right) / 2, (top + bottom) / 2))
             start = line.text.find(value, start + 1)
-    return found
+    return tuple(found)
 
 
 def rows_of(
@@ -113,40 +143,35 @@ def rows_of(
 ) -> list[Row]:
     """Return the rows of one picture."""
     record = generate(kind, seed, index, split=split)
-    rng = Random(f"{kind} {seed} {index}")
-    truths: dict[str, str | bool | None] = dict(chosen(record, rng))
-    ticks = list(record.facts.get("ticks", {}))[:2]
-    schema = schema_of(list(truths), ticks)
-    truths |= {f"tick {name}": record.facts["ticks"][name] for name in ticks}
-    found = read_fields(
-        model, record.picture, schema, find=find, look_again_below=look_again, calibration=calibration
+    picture = record.picture
+    if kind == "scenes":  # so that it has slices
+        picture = picture.resize((SCENE_SCALE * picture.width, SCENE_SCALE * picture.height), Image.Resampling.BICUBIC)
+    cases = {case.name: case for case in cases_of(record, Random(f"{kind} {seed} {index}"))}
+    if not cases:
+        return []
+    schema = {"type": "object", "properties": {case.name: case.schema for case in cases.values()}}
+    found = read_fields(model, picture, schema, find=find, look_again_below=look_again, calibration=calibration)
+    return [row_of(one, cases[one.field.path[-1]], picture.width * picture.height) for one in found.answers]
+
+
+def row_of(one: FieldAnswer, case: Case, area_px: int) -> Row:
+    is_good = is_right(one, one.text, case.truth)
+    left, top, right, bottom = one.box or (0, 0, 0, 0)
+    hit = any(left <= x < right and top <= y < bottom for x, y in case.middles)
+    return Row(
+        answer=one, truth=case.truth, is_right=is_good, is_found=hit if one.box and is_good and case.middles else None,
+        area=(right - left) * (bottom - top) / area_px,
     )  # fmt: skip
-    rows = []
-    area = record.picture.width * record.picture.height
-    for one in found.answers:
-        truth = truths[one.field.path[-1]]
-        is_right = right(one, one.text, truth)
-        hit = None
-        if one.box and is_right and isinstance(truth, str):
-            left, top, edge, bottom = one.box
-            places = middles_of(record, truth)
-            hit = any(left <= x < edge and top <= y < bottom for x, y in places) if places else None
-        size = (one.box[2] - one.box[0]) * (one.box[3] - one.box[1]) / area if one.box else 0.0
-        rows.append(Row(answer=one, truth=str(truth) if truth is not None else None, is_right=is_right,
-                        is_found=hit, area=size))  # fmt: skip
-    return rows
 
 
-def fitted(
-    pictures: Sequence[Sequence[Row]], truths: Callable[[Row, str], bool]
-) -> tuple[dict[str, Any], Counter[str]]:
+def fitted(pictures: Sequence[Sequence[Row]]) -> tuple[dict[str, Any], Counter[str]]:
     """Return lines for all cases; every field was looked at twice, so each gives an example of one look and of two."""
     examples: list[tuple[str, float, bool]] = []
     for row in (row for rows in pictures for row in rows):
         first = row.answer.readings[0]
         once = case_of(is_present=first.is_present, looks=1, agree=True)
         examples += [
-            (once, first.probability, truths(row, first.text)),
+            (once, first.probability, is_right(row.answer, first.text, row.truth)),
             (row.answer.case, row.answer.probability, row.is_right),
             ("missing", first.absent, row.truth is None),
         ]
@@ -184,7 +209,7 @@ def report(name: str, pictures: list[list[Row]]) -> None:
     print(f"  looked at twice                      {share(lambda row: True, lambda row: row.answer.looks > 1)}")
     twice = [row for rows in pictures for row in rows if row.answer.looks > 1]
     if twice:
-        before = sum(right(row.answer, row.answer.readings[0].text, truth_of(row)) for row in twice)
+        before = sum(is_right(row.answer, row.answer.readings[0].text, row.truth) for row in twice)
         print(f"  of these right after one look, two   {before}, {sum(row.is_right for row in twice)} of {len(twice)}")
     print(f"  calibration error of the probability {error(lambda row: row.answer.probability)}")
     print(f"  calibration error of the confidence  {error(lambda row: row.answer.confidence)}")
@@ -193,12 +218,6 @@ def report(name: str, pictures: list[list[Row]]) -> None:
     areas = [row.area for rows in pictures for row in rows if row.is_found is not None]
     if areas:
         print(f"  area of a box, median                {100 * statistics.median(areas):.0f} % of the picture")
-
-
-def truth_of(row: Row) -> str | bool | None:
-    if row.answer.field.form.kind == "truth":
-        return row.truth == "True"
-    return row.truth
 
 
 def main() -> None:
@@ -213,19 +232,20 @@ def main() -> None:
     parser.add_argument(
         "--write", type=Path, help="where the calibration goes: fields.json of a bundle, or the package's"
     )
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=[*KINDS, "scenes"])
     options = parser.parse_args()
     model = handlens.load(options.model, keep=True)
     calibration = None
     if options.fit:
         learned = [rows_of(model, kind, "validation", options.seed, index, Calibration(), 1.0, False)
-                   for kind in KINDS for index in range(options.fit)]  # fmt: skip
-        lines, counts = fitted(learned, lambda row, text: right(row.answer, text, truth_of(row)))
+                   for kind in options.kinds for index in range(options.fit)]  # fmt: skip
+        lines, counts = fitted(learned)
         manifest = json.loads((model.folder / "manifest.json").read_text())
         weights = next(facts["sha256"] for name, facts in manifest["files"].items()
                        if name.startswith("language-") and name.endswith(".gguf"))  # fmt: skip
         made = {
             "command": f"python {' '.join(sys.argv)}", "date": datetime.date.today().isoformat(),
-            "data": f"{', '.join(KINDS)}; validation split, seed {options.seed}",
+            "data": f"{', '.join(options.kinds)}; validation split, seed {options.seed}",
             "examples": dict(sorted(counts.items())),
         }  # fmt: skip
         calibration = Calibration(lines=lines, weights=weights, made=made)
@@ -237,12 +257,13 @@ def main() -> None:
 
     calibration = calibration or calibration_of(model.folder)
     everything = []
-    for kind in KINDS:
+    for kind in options.kinds:
         pictures = [rows_of(model, kind, "heldout", options.seed, index, calibration, 0.9, not options.no_places)
                     for index in range(options.test)]  # fmt: skip
         report(kind, pictures)
         everything += pictures
-    report("both", everything)
+    if len(options.kinds) > 1:
+        report("all", everything)
 
 
 if __name__ == "__main__":
