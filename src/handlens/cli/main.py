@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "Train a model by a recipe.",
     "align": "Teach a model to make less up, by feedback on its claims.",
     "export": "Make a bundle that runs without torch.",
+    "npu": "Write the vision half for a neural processor.",
     "verify": "Compare a model with another, or with a reference, stage by stage.",
     "models": "List, show, fetch, remove and make models.",
     "eval": "Measure how often a model is right.",

@@ -3,7 +3,11 @@
 Boundary: ``vision.onnx`` and numpy; positions come from ``core/patches.py``, as in training.
 """
 
+import importlib
+import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -23,6 +27,9 @@ PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
 }
 """Names a user can ask for."""
+PLUGINS = {"qnn": "onnxruntime_qnn"}
+"""Providers that come as a package beside onnxruntime, and its import name."""
+_registered: set[str] = set()
 
 
 class OnnxVision:
@@ -75,8 +82,10 @@ class OnnxVision:
             )
 
 
-def open_session(file: Path, provider: str, threads: int) -> onnxruntime.InferenceSession:
-    """Return a session that does not spin while it waits.
+def open_session(
+    file: Path, provider: str, threads: int, more: Mapping[str, str] | None = None
+) -> onnxruntime.InferenceSession:
+    """Return a session that does not spin while it waits; ``more`` are options of the provider.
 
     Raises:
         SettingError: the provider is unknown or not part of the installed onnxruntime.
@@ -85,7 +94,8 @@ def open_session(file: Path, provider: str, threads: int) -> onnxruntime.Inferen
     if provider not in PROVIDERS:
         raise SettingError(f"unknown provider '{provider}'{did_you_mean(provider, PROVIDERS)}")
     available = onnxruntime.get_available_providers()
-    if PROVIDERS[provider] not in available:
+    devices = [] if PROVIDERS[provider] in available else plugin_devices(provider)
+    if PROVIDERS[provider] not in available and not devices:
         here = [name for name, full in PROVIDERS.items() if full in available]
         raise SettingError(f"provider '{provider}' is not in the installed onnxruntime; available: {', '.join(here)}")
     options = onnxruntime.SessionOptions()
@@ -93,8 +103,12 @@ def open_session(file: Path, provider: str, threads: int) -> onnxruntime.Inferen
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    chain = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
+    chain: list[Any] = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
     try:
+        if devices:
+            options.add_provider_for_devices(devices, plugin_options(provider) | dict(more or {}))
+            return onnxruntime.InferenceSession(str(file), options)
+        chain[0] = (chain[0], dict(more or {}))
         return onnxruntime.InferenceSession(str(file), options, providers=chain)
     except Exception as cause:  # the library raises many kinds
         if provider != "cpu":
@@ -106,7 +120,30 @@ def open_session(file: Path, provider: str, threads: int) -> onnxruntime.Inferen
 def available_providers() -> list[str]:
     """Return the providers of the installed onnxruntime by the names a user can ask for."""
     found = onnxruntime.get_available_providers()
-    return [name for name, full in PROVIDERS.items() if full in found]
+    return [name for name, full in PROVIDERS.items() if full in found or _has_plugin(name)]
+
+
+def _has_plugin(provider: str) -> bool:
+    return provider in PLUGINS and importlib.util.find_spec(PLUGINS[provider]) is not None
+
+
+def plugin_devices(provider: str) -> list[Any]:
+    """Return the devices of a provider that comes as a package of its own; none where it is not installed."""
+    if not _has_plugin(provider):
+        return []
+    plugin = importlib.import_module(PLUGINS[provider])
+    if PROVIDERS[provider] not in _registered:
+        onnxruntime.register_execution_provider_library(PROVIDERS[provider], plugin.get_library_path())
+        _registered.add(PROVIDERS[provider])
+    found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == PROVIDERS[provider]]
+    return found[:1]
+
+
+def plugin_options(provider: str) -> dict[str, str]:
+    """Return what a provider of a package of its own must be told: which of its libraries to use."""
+    if provider != "qnn":
+        return {}
+    return {"backend_path": str(importlib.import_module(PLUGINS["qnn"]).get_qnn_htp_path())}
 
 
 def _first_line(cause: Exception) -> str:
