@@ -85,21 +85,26 @@ def batch(
     )  # fmt: skip
     if notice := _notice(model):
         click.echo(f"{model}: {notice}", err=True)
-    last = time.monotonic()
+    last, reached = time.monotonic(), 0
     with progress_bar("batch", "pictures") as advance:
 
         def tell(progress: "Progress") -> None:
-            nonlocal last
+            nonlocal last, reached
+            reached = progress.num_done
             advance(progress.num_done, len(progress.found.items), note=_note(progress))
             if not sys.stderr.isatty() and time.monotonic() - last > PLAIN_SECONDS:
                 last = time.monotonic()
                 click.echo(_plain_line(progress), err=True)
 
-        done = run_batch(
-            path, out, request, engine=engine, num_workers=jobs, fresh=fresh,
-            patience=Patience(retries=retries, limit_seconds=timeout),
-            limits=Limits(max_celsius=max_celsius, mains_only=mains_only), tell=tell,
-        )  # fmt: skip
+        try:
+            done = run_batch(
+                path, out, request, engine=engine, num_workers=jobs, fresh=fresh,
+                patience=Patience(retries=retries, limit_seconds=timeout),
+                limits=Limits(max_celsius=max_celsius, mains_only=mains_only), tell=tell,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            click.echo(f"interrupted: {reached} rows are kept in {out}.journal; run it again to go on", err=True)
+            raise
     if as_json:
         click.echo(json.dumps({"out": str(out), **done.to_json()}, ensure_ascii=False))
     for line in _summary(done, out):
