@@ -90,4 +90,6 @@ def test_the_table_shows_rates_and_tasks():
     row = {"variant": "before", "about": "as it was", "tasks": {"lines (all)": 33.3}}
     table = table_of([row | {"rates": dict.fromkeys(("response", "mention", "recall", "words"), one)}])
     assert table.splitlines()[0] == "| variant | response | mention | recall | words | lines |"
+    none = {"variant": "whole", "about": "x", "tasks": {}, "rates": {}, "notes": ["seed 1: no pair"]}
+    assert "| whole | - | - | - | - |" in table_of([none]) and "- **whole**: x; seed 1: no pair" in table_of([none])
     assert "| before | 12.3 (10.0-15.0) |" in table and table.splitlines()[2].endswith("| 33.3 |")

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import handlens
+from handlens.align import rounds
 from handlens.align.dpo import Dpo
 from handlens.align.rounds import Alignment, align, learn_from_file, read_corrections, read_pairs
 from handlens.align.sample import HowToSample
@@ -180,7 +181,25 @@ def test_wrong_words_are_answered_in_one_line(capsys, tmp_path, monkeypatch, wor
     assert out == "" and err.startswith("handlens align: ") and err.count("\n") == 1 and message in err
 
 
+def test_a_later_round_without_a_pair_ends_the_run_with_what_was_learned(ask, monkeypatch):
+    made = rounds.make_pairs
+    calls = []
+
+    def once(divided, judged, how):
+        calls.append(1)
+        return made(divided, judged, replace(how, difference=how.difference if len(calls) == 1 else 99.0))
+
+    monkeypatch.setattr(rounds, "make_pairs", once)
+    told = align(replace(ask, rounds=4))["rounds"]
+    assert [one["round"] for one in told] == [1, 2] and told[1]["ended"].startswith("round 2 gives no pair")
+    weights = [ask.out / name / "model.safetensors" for name in ("aligned", "round-1/align")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
 def test_a_folder_without_weights_is_refused(ask, tmp_path):
+    for name in ("judge", "answers_from", "divider"):
+        with pytest.raises(ModelError, match="unknown model 'nobody'"):
+            align(replace(ask, **{name: "nobody"}))
     with pytest.raises(ModelError, match=r"no config.json in .*; alignment begins with"):
         align(replace(ask, model=tmp_path))
     assert run(["align", "--list"]) == 0

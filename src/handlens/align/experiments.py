@@ -13,7 +13,7 @@ from typing import Any
 
 from handlens.align.measure import describe_all, figures_to_json, rates, scenes
 from handlens.align.pairs import HowToPair
-from handlens.align.rounds import Alignment, Report, align
+from handlens.align.rounds import Alignment, NoPair, Report, align
 from handlens.align.sample import RULES
 from handlens.align.truth import Mentions, hallucination, rate_mentions
 from handlens.errors import SettingError, did_you_mean
@@ -86,13 +86,18 @@ def run_experiment(ask: Experiment, report: Report = lambda row: None) -> dict[s
     rows = [{"variant": "before", "about": "the policy before alignment"} | _measured(ask, [ask.base.model], report)]
     for name in ask.variants:
         about = next(variant.about for variant in VARIANTS if variant.name == name)
-        folders = []
+        folders, notes = [], []
         for seed in ask.seeds:
             one = variant_of(ask.base, name, seed, out)
             if not (one.out / "aligned" / "model.safetensors").exists():
-                align(one, _named(report, name, seed))
+                try:
+                    align(one, _named(report, name, seed))
+                except NoPair as error:
+                    notes.append(f"seed {seed}: {error}")
+                    continue
             folders.append(one.out / "aligned")
-        rows.append({"variant": name, "about": about} | _measured(ask, folders, report))
+        figures = _measured(ask, folders, report) if folders else {"rates": {}, "tasks": {}}
+        rows.append({"variant": name, "about": about, "notes": notes} | figures)
         told = {"rows": rows, "scenes": ask.scenes, "tasks": ask.tasks, "seeds": list(ask.seeds)}
         write_whole(out / "experiment.json", json.dumps(told, indent=2) + "\n")
         write_whole(out / "table.md", table_of(rows))
@@ -156,10 +161,13 @@ def table_of(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         cells = [row["variant"]]
         for name in RATES:
-            one = row["rates"][name]
+            one = row["rates"].get(name)
+            if one is None:
+                cells.append("-")
+                continue
             low, high = one["interval"]
             cells.append(f"{one['value']:.1f} ({low:.1f}-{high:.1f})")
         cells += [f"{row['tasks'][name]:.1f}" if name in row["tasks"] else "-" for name in tasks]
         lines.append("| " + " | ".join(cells) + " |")
-    notes = [f"- **{row['variant']}**: {row['about']}" for row in rows]
+    notes = ["; ".join([f"- **{row['variant']}**: {row['about']}", *row.get("notes", ())]) for row in rows]
     return "\n".join([*lines, "", *notes]) + "\n"

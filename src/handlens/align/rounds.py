@@ -15,13 +15,13 @@ import torch
 
 from handlens.align.asks import Ask, drawn_asks, read_asks
 from handlens.align.conquer import TRUTH, conquer
-from handlens.align.divide import VERSION, divide_all
+from handlens.align.divide import VERSION, divide_all, open_say
 from handlens.align.dpo import Dpo
 from handlens.align.journal import Journal
 from handlens.align.page import page
 from handlens.align.pairs import HowToPair, Pair, make_pairs, pair_from_json, pair_to_json
 from handlens.align.preferences import Preferences, reference_logprobs
-from handlens.align.sample import HowToSample, open_policy, sample, weights_of
+from handlens.align.sample import RULES, HowToSample, open_policy, sample, weights_of
 from handlens.core.tokenizer import Tokenizer
 from handlens.errors import DataError, ModelError, SettingError, TrainingError
 from handlens.export.bundle import sha256_of
@@ -94,6 +94,7 @@ def align(ask: Alignment, report: Report = lambda row: None) -> dict[str, Any]:
         Paused: a signal asked to stop; the same call goes on.
     """
     check_policy(ask.model)
+    check_others(ask)
     make_folder(ask.out)
     told: list[dict[str, Any]] = []
     policy = ask.model
@@ -101,7 +102,13 @@ def align(ask: Alignment, report: Report = lambda row: None) -> dict[str, Any]:
         write_whole(ask.out / "align.json", json.dumps(asdict(ask), indent=2, default=str) + "\n")
         for number in range(1, ask.rounds + 1):
             one = Round(ask, number, policy, pause, world, report)
-            told.append(one.run())
+            try:
+                told.append(one.run())
+            except NoPair as error:
+                if number == 1:
+                    raise
+                told.append({"round": number, "ended": str(error)})  # what was learned so far stays
+                break
             if ask.until != "learn":
                 break
             policy = one.folder / PHASE
@@ -119,6 +126,23 @@ def check_policy(folder: Path) -> None:
     for name in ("config.json", WEIGHTS, VOCABULARY):
         if not (folder / name).is_file():
             raise ModelError(f"no {name} in {folder}; alignment begins with config.json, {WEIGHTS} and {VOCABULARY}")
+
+
+def check_others(ask: Alignment) -> None:
+    """Open the models that are asked later, so that a wrong name costs no hours.
+
+    Raises:
+        ModelError: one of them cannot be opened.
+    """
+    for name in (ask.answers_from, ask.judge):
+        if name not in ("", RULES, TRUTH, "policy"):
+            open_policy(name)
+    if ask.divider not in ("rules", "whole"):
+        open_say(ask.divider)
+
+
+class NoPair(TrainingError):
+    """The answers of a round do not differ enough to learn from."""
 
 
 class Round:
@@ -179,7 +203,7 @@ class Round:
         """Return the pairs and their statistics, and write both with a page that shows them.
 
         Raises:
-            TrainingError: there is no pair to learn from.
+            NoPair: there is none.
         """
         how = replace(self.ask.pairing, seed=self.ask.pairing.seed + self.ask.seed)
         made = make_pairs(claims.values(), verdicts, how)
@@ -190,7 +214,7 @@ class Round:
         write_whole(self.folder / "pairs.html", shown)
         if not made.pairs:
             facts = made.statistics
-            raise TrainingError(
+            raise NoPair(
                 f"round {self.number} gives no pair: {facts['scored']} of {facts['answers']} answers were scored "
                 f"({facts['answers left out'] or 'none left out'}) and none differ by {how.difference:g}; "
                 "ask for more pictures or a higher temperature"
