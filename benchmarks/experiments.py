@@ -6,9 +6,9 @@
 A page of 112 to 336 px a side has up to ten printed digits, 8 to 44 px high, in ink of ten colours. A tower that has
 learned to name the ink under its patches is shared by all arms of a seed. Then each arm learns to put into every visual
 token which ink stands in its cell; one linear layer reads it out. The score is the share of digits of unseen pages with
-ink that is named rightly in the token where they stand, in the finest view that shows them; guessing gives 10 %. Which digit
-it is would be the better question; 94 s of processor time did not teach a tower of this size to tell. The shape is that
-of ``nano:smoke``.
+ink that is named rightly in the token where they stand, in the finest view that shows them; guessing gives 10 %. Which
+digit it is would be the better question; 94 s of processor time did not teach a tower of this size to tell. The shape
+is that of ``nano:smoke``.
 """
 
 import argparse

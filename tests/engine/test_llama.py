@@ -1,3 +1,5 @@
+from collections import deque
+
 import gguf
 import numpy as np
 import pytest
@@ -22,6 +24,16 @@ def test_a_layout_that_is_off_by_one_field_is_seen() -> None:
     shifted = Shifted.from_buffer_copy(bytes(params) + bytes(16))
     with pytest.raises(ModelError, match=r"Shifted\.n_ctx = 2048; 512 is needed"):
         llama.check_layout(shifted, llama.CONTEXT_DEFAULTS)
+
+
+def test_a_cause_counts_more_than_what_follows_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama, "complaints", deque(maxlen=20))
+    assert llama.last_complaint() == "llama.cpp gave no reason"
+    llama._listen(llama.LOG_WARN, b"a key is unknown\n", None)
+    assert llama.last_complaint() == "a key is unknown"
+    llama._listen(llama.LOG_ERROR, b"llama_model_load: error loading model: missing tensor 'x'\n", None)
+    llama._listen(llama.LOG_ERROR, b"llama_model_load_from_file_impl: failed to load model\n", None)
+    assert llama.last_complaint() == "llama_model_load: error loading model: missing tensor 'x'"
 
 
 @pytest.mark.parametrize("kind", llama.ROW_BLOCKS)

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import socket
+import subprocess
 import sys
 import traceback
 import warnings
@@ -19,12 +20,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import handlens
 from handlens.errors import SettingError, TrainingError
 from handlens.train.distributed import World, join_world, whole
 from handlens.train.feed import IGNORED, Sample, build_sample
 from handlens.train.loop import train_phase
 from handlens.train.source import draw_generated
 
+SOURCE = Path(handlens.__file__).parents[1]
 STEPS = 3
 
 
@@ -142,3 +145,25 @@ def test_flash_attention_is_refused_without_a_gpu(fresh, config, sft, tokenizer,
     assert str(error.value) == (
         "phase sft: attention 'flash' needs a GPU, this run is on the cpu; use --set sft.attention=segments"
     )
+
+
+@pytest.mark.soak
+def test_torchrun_starts_two_processes_that_lose_what_one_loses(tmp_path):
+    """The command of the documentation, one phase of it."""
+    words = ["-m", "handlens.cli.main", "train", "nano:smoke:sft", "--set", "streams=2", "--set", "steps=2"]
+    words += ["--set", "vocabulary_records=60", "--set", "report_steps=1"]
+    pair = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *words]
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    rows = {}
+    for folder, start in (("one", words), ("two", pair)):
+        done = subprocess.run(
+            [sys.executable, *start, "--out", str(tmp_path / folder)], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        log = (tmp_path / folder / "sft" / "log.jsonl").read_text()
+        rows[folder] = [json.loads(line) for line in log.splitlines()]
+    losses = {folder: [row["loss"] for row in some] for folder, some in rows.items()}
+    assert len(losses["one"]) == 2
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-3)
+    assert rows["one"][-1]["pictures"] == rows["two"][-1]["pictures"]
+    assert (tmp_path / "two" / "sft" / "model.safetensors").is_file()

@@ -16,7 +16,7 @@ from handlens.model.checkpoint import load_model, save_model
 from handlens.train.feed import IGNORED, batches
 from handlens.train.finetune import FineTune, Tuning
 from handlens.train.learner import Learner, token_loss
-from handlens.train.lora import Lora, add_lora, merge
+from handlens.train.lora import GROUP, Lora, add_lora, merge, round_while_training, stop_rounding
 from handlens.train.talks import Talks, read_talks, set_apart
 
 
@@ -105,6 +105,39 @@ def test_merged_adapters_compute_what_adapters_computed(fresh, config, sft, toke
     assert set(merged.state_dict()) == set(fresh().state_dict())
     torch.testing.assert_close(token_loss(merged, batch)[0].detach(), after, rtol=1e-4, atol=1e-5)
     assert after < before
+
+
+@torch.no_grad()
+def weights_in_use(layer: torch.nn.Module) -> torch.Tensor:
+    """What a layer multiplies with, read from what it makes of the unit vectors."""
+    return layer(torch.eye(layer.in_features)).T
+
+
+def test_a_model_that_learns_to_be_rounded(fresh, config, sft, tokenizer):
+    pytest.importorskip("torchao")
+    plain, model = fresh(), fresh()
+    assert round_while_training(model) == 7 * config.language.num_layers
+    layer, same = (one.llm.model.layers[0].mlp.down_proj for one in (model, plain))
+    assert torch.equal(layer.weight, same.weight)  # what learns is not rounded
+    groups = weights_in_use(layer).unflatten(1, (-1, GROUP))
+    steps = groups.diff(dim=-1).abs()
+    assert max(len(group.unique()) for group in groups.flatten(0, 1)) <= 16
+    # Symmetric: the largest of a group is 7.5 steps away from nothing, or rounded to one of its neighbours.
+    scale = same.weight.unflatten(1, (-1, GROUP)).abs().amax(-1, keepdim=True) / 7.5
+    assert torch.allclose(steps / scale, (steps / scale).round(), atol=1e-3)
+    assert ((groups - same.weight.unflatten(1, (-1, GROUP))).abs() <= 1.01 * scale).all()
+
+    model.llm.set_attn_implementation("segments")
+    phase = replace(sft, optimiser="adamw", rate=3e-3, warmup_steps=0, pictures_per_step=1, steps=30)
+    learner = Learner(model, config, phase, tokenizer)
+    batch = next(batches(phase, config, tokenizer, seed=2))
+    losses = [learner.learn(batch, step)["loss"] for step in range(12)]
+    assert losses[-1] < 0.8 * losses[0]
+    learned = layer.weight.clone()
+    stop_rounding(model)
+    after = model.llm.model.layers[0].mlp.down_proj
+    assert type(after) is torch.nn.Linear and torch.equal(after.weight, learned)
+    assert model.state_dict().keys() == plain.state_dict().keys()
 
 
 @pytest.mark.parametrize(

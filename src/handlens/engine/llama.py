@@ -275,8 +275,9 @@ def check_layout(params: ctypes.Structure, expected: Mapping[str, object]) -> No
 
 
 def last_complaint() -> str:
-    """Return what the library said last about something that failed."""
-    return complaints[-1] if complaints else "llama.cpp gave no reason"
+    """Return what the library said last about something that failed; a cause counts more than what follows from it."""
+    causes = [line for line in complaints if "error loading" in line]
+    return (causes or list(complaints) or ["llama.cpp gave no reason"])[-1]
 
 
 def quantise_rows(
