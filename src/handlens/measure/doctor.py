@@ -17,7 +17,7 @@ ORDER = ("fail", "warn", "skip", "ok")
 HOT_CELSIUS = 90.0
 """From here on most processors slow down."""
 LITTLE_DISK_BYTES = 1_000_000_000
-NATIVE_FLAGS = ("avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_tile")
+NATIVE_FLAGS = ("avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16")
 """Instruction sets that a native build of llama.cpp uses and the prebuilt wheel does not."""
 PACKAGES = (
     "numpy", "pillow", "tokenizers", "onnxruntime", "xllamacpp", "gguf", "pypdfium2", "huggingface_hub", "torch",
