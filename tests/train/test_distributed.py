@@ -110,6 +110,7 @@ def test_processes_learn_what_one_learns_and_go_on_for_each_other(start, tmp_pat
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_shares_take_over_from_one_process_and_from_shares(start, tmp_path):
     alone = start("alone")
     assert start("taken over", stop_after=2) == pytest.approx(alone[:2], abs=2e-4)
@@ -148,6 +149,7 @@ def test_flash_attention_is_refused_without_a_gpu(fresh, config, sft, tokenizer,
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_torchrun_starts_two_processes_that_lose_what_one_loses(tmp_path):
     """The command of the documentation, one phase of it."""
     words = ["-m", "handlens.cli.main", "train", "nano:smoke:sft", "--set", "streams=2", "--set", "steps=2"]

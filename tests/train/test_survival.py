@@ -122,6 +122,7 @@ def test_two_kills_leave_no_trace(start, tmp_path):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_twenty_kills_leave_no_trace(start, tmp_path):
     kill_at_random(start, tmp_path, 20)
 
