@@ -99,15 +99,16 @@ def test_ranges_are_set_by_drawn_pictures(bundle_of: BundleOf, tmp_path: Path) -
 # ---- the report ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_a_model_loses_nothing_beside_itself_and_little_in_8_bits(bundle_of: BundleOf, tmp_path: Path) -> None:
     full = bundle_of("F32")
     copy = Path(shutil.copytree(full, tmp_path / "copy"))
-    same = compare_quality(full, copy, questions=1)
+    same = compare_quality(full, copy, questions=1, longest=3)
     assert same.groups == () and same.worst == () and same.same_answers == len(same.tasks) - 1 == 5
     assert [(task.count, task.gap.value) for task in same.tasks] == [(1, 0.0)] * 5 + [(5, 0.0)]
     losses = {mix.quant: mix.divergence for mix in same.mixes}
     assert losses["Q8_0"] < losses["Q6_K"] < losses["Q4_0"]
-    found = compare_quality(full, bundle_of("Q8_0", "int8"), questions=1)
+    found = compare_quality(full, bundle_of("Q8_0", "int8"), questions=1, longest=3)
     groups = {group.group: group for group in found.groups}
     # Only the vision half and matrices of many values were rounded; 8 bits of 32 values err by less than 1 %.
     assert 0 < groups["MLP, down"].weight_error < 0.01 and groups["MLP, down"].kinds == {"Q8_0": 2}

@@ -39,6 +39,8 @@ def write_halves(
         ModelError: the model folder is not whole, or a half cannot be written for its family.
     """
     check_quant(quant)
+    if not (model_folder / "config.json").is_file():
+        raise ModelError(f"no config.json in {model_folder}; give a folder with config.json and model.safetensors")
     config = read_config(model_folder)
     family = family_named(config.family)
     if family.tower != "siglip":

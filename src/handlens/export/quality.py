@@ -109,8 +109,17 @@ def full_bundle(source: Path) -> Iterator[Path]:
         yield export_bundle(source, Path(folder) / source.resolve().name, quant=quant)
 
 
-def compare_quality(full: Path, written: Path, *, importance: Importance | None = None, questions: int = 12) -> Quality:
+def compare_quality(
+    full: Path,
+    written: Path,
+    *,
+    importance: Importance | None = None,
+    questions: int = 12,
+    longest: int = LONGEST_ANSWER,
+) -> Quality:
     """Ask both the same ``questions`` of every task and compare logits group by group.
+
+    ``longest`` is the most tokens of an answer.
 
     Raises:
         ModelError: a bundle is not whole.
@@ -123,7 +132,7 @@ def compare_quality(full: Path, written: Path, *, importance: Importance | None 
         probes: list[Probe] = []
         try:
             for task, item in choose(questions):
-                asked.append(_ask(lenses, task, item, probes))
+                asked.append(_ask(lenses, task, item, probes, longest))
         finally:
             for lens in lenses:
                 lens.close()
@@ -163,13 +172,13 @@ def choose(questions: int) -> Iterator[tuple[str, Item]]:
             yield task, item
 
 
-def _ask(lenses: Sequence[Lens], task: str, item: Item, probes: list[Probe]) -> Asked:
+def _ask(lenses: Sequence[Lens], task: str, item: Item, probes: list[Probe], longest: int) -> Asked:
     """Ask both and remember the way of the first, along which logits are compared later."""
     answers, ids = [], []
     pictures = tuple(picture for picture in item.pictures if isinstance(picture, Picture))
     seens = [lens.see(pictures) for lens in lenses]
     for lens, seen in zip(lenses, seens, strict=True):
-        tokens = list(lens.answer(ask(item.question), seen, Sampling(max_tokens=LONGEST_ANSWER)))
+        tokens = list(lens.answer(ask(item.question), seen, Sampling(max_tokens=longest)))
         answers.append("".join(token.text for token in tokens))
         ids.append([token.id for token in tokens])
     visual = [
