@@ -29,6 +29,7 @@ from handlens.eval.stats import bootstrap
 from handlens.fields.answers import FieldAnswer
 from handlens.fields.calibration import Calibration, case_of, fit, save
 from handlens.fields.forms import NOT_PRESENT, parse_number
+from handlens.fields.places import Box
 from handlens.fields.read import read_fields
 
 KINDS = ("receipts", "forms")
@@ -64,6 +65,8 @@ class Row:
     is_right: bool
     is_found: bool | None
     """True where the box holds the middle of the value; None where that is not asked."""
+    is_in_slice: bool
+    """True where the slice holds it."""
     area: float
     """Share of the picture that the box takes."""
 
@@ -156,12 +159,19 @@ def rows_of(
 
 def row_of(one: FieldAnswer, case: Case, area_px: int) -> Row:
     is_good = is_right(one, one.text, case.truth)
-    left, top, right, bottom = one.box or (0, 0, 0, 0)
-    hit = any(left <= x < right and top <= y < bottom for x, y in case.middles)
+    is_asked = one.box is not None and one.place is not None and is_good and bool(case.middles)
     return Row(
-        answer=one, truth=case.truth, is_right=is_good, is_found=hit if one.box and is_good and case.middles else None,
-        area=(right - left) * (bottom - top) / area_px,
+        answer=one, truth=case.truth, is_right=is_good, is_found=holds(one.box, case) if is_asked else None,
+        is_in_slice=holds(one.place.box if one.place else None, case), area=area_of(one.box) / area_px,
     )  # fmt: skip
+
+
+def holds(box: Box | None, case: Case) -> bool:
+    return box is not None and any(box[0] <= x < box[2] and box[1] <= y < box[3] for x, y in case.middles)
+
+
+def area_of(box: Box | None) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1]) if box else 0
 
 
 def fitted(pictures: Sequence[Sequence[Row]]) -> tuple[dict[str, Any], Counter[str]]:
@@ -215,6 +225,8 @@ def report(name: str, pictures: list[list[Row]]) -> None:
     print(f"  calibration error of the confidence  {error(lambda row: row.answer.confidence)}")
     held = share(lambda row: row.is_found is not None, lambda row: bool(row.is_found))
     print(f"  box holds the value, of right ones   {held}")
+    sliced = share(lambda row: row.is_found is not None, lambda row: row.is_in_slice)
+    print(f"  slice holds the value, of right ones {sliced}")
     areas = [row.area for rows in pictures for row in rows if row.is_found is not None]
     if areas:
         print(f"  area of a box, median                {100 * statistics.median(areas):.0f} % of the picture")

@@ -18,7 +18,7 @@ from handlens.errors import ImageError, SettingError
 from handlens.fields.answers import FieldAnswer, Fields
 from handlens.fields.calibration import Calibration, calibration_of, case_of, logit
 from handlens.fields.forms import NOT_PRESENT
-from handlens.fields.places import Box, Place, boxes_of, find_places, inside, widened
+from handlens.fields.places import Box, Place, find_places, inside, widened
 from handlens.fields.reading import Reader, Reading
 from handlens.fields.schema import Field, fields_of
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 UNSURE = 0.9
 """An answer that is less sure than this is looked at again."""
+STANDS_OUT = 0.6
+"""A part of an enlarged slice is given as the box where its share is at least this; else the slice is."""
 
 
 def read_fields(
@@ -149,9 +151,14 @@ def _look_again(
             read = [(field, reader.read(field, part)) for _, field, _ in here]
             pairs = [(field, reading.text) for field, reading in read]
             small = part.pictures[0].plan
-            boxes = [one.box for one in find_places(reader, part, pairs)] if find else [boxes_of(small)[0]] * len(pairs)
-            for (number, _, where), (_, reading), box in zip(here, read, boxes, strict=True):
-                results[number] = (reading, where, inside(region, box, small) if find else region)
+            finer = find_places(reader, part, pairs) if find else [None] * len(pairs)
+            for (number, _, where), (_, reading), fine in zip(here, read, finer, strict=True):
+                stands_out = fine is not None and small.grid is not None and fine.share >= STANDS_OUT
+                results[number] = (
+                    reading,
+                    where,
+                    inside(region, fine.box, small) if fine and stands_out else where.box,
+                )
     return [results[number] for number in range(len(unsure))]
 
 
