@@ -99,13 +99,20 @@ def begin(words: list[str], log: Path) -> int:
     return child
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(policy, tmp_path):
+@pytest.mark.parametrize(
+    "hits",
+    [
+        ((signal.SIGTERM, "align/state"),),
+        pytest.param(((signal.SIGKILL, "answers.jsonl"), (signal.SIGKILL, "align/state")), marks=pytest.mark.soak),
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_weights(policy, tmp_path, hits):
     words = ["nano:rlaif", "--from", str(policy), "--rounds", "1", "--pictures", "3", "--answers", "4", "--epochs", "2",
              "--answers-from", "rules", "--pairs-per-step", "1", "--rate", "1e-3"]  # fmt: skip
     straight, hit = tmp_path / "straight", tmp_path / "hit"
     child = begin([*words, "--out", str(straight)], tmp_path / "straight.log")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, (tmp_path / "straight.log").read_text()
-    for number, wanted in ((signal.SIGKILL, "answers.jsonl"), (signal.SIGTERM, "align/state")):
+    for number, wanted in hits:
         child = begin([*words, "--out", str(hit)], tmp_path / "hit.log")
         end = time.monotonic() + 120
         while not (hit / "round-1" / wanted).exists() and time.monotonic() < end:
@@ -146,6 +153,7 @@ def test_corrections_by_people_are_learned_from(ask, tmp_path):
         learn_from_file(replace(dense, out=tmp_path / "other"), file)
 
 
+@pytest.mark.soak
 def test_an_adapter_learns_and_is_merged(ask, policy):
     told = align(replace(ask, lora=Lora(saved=(), rank=2, alpha=4), dpo=Dpo(reference="adapter")))
     assert (ask.out / "round-1" / "align" / "adapter").is_dir()
@@ -181,6 +189,7 @@ def test_wrong_words_are_answered_in_one_line(capsys, tmp_path, monkeypatch, wor
     assert out == "" and err.startswith("handlens align: ") and err.count("\n") == 1 and message in err
 
 
+@pytest.mark.soak
 def test_a_later_round_without_a_pair_ends_the_run_with_what_was_learned(ask, monkeypatch):
     made = rounds.make_pairs
     calls = []

@@ -6,6 +6,7 @@ Boundary: small values that travel to other processes; pictures are drawn or rea
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,20 @@ class Drawn:
         Raises:
             NeedsExtra: the fonts of the generators are not installed.
         """
-        from handlens.data.generate import generate
-
-        return generate(self.kind, self.seed, self.index, split=self.split, level=self.level)
+        return _draw(self)
 
     def open(self) -> Picture:
         """Return the picture."""
         record = self.record()
         return Picture(record.picture, record.key)
+
+
+@lru_cache(maxsize=32)
+def _draw(drawn: Drawn) -> Record:
+    """Draw a picture; stations look at the same one several times in a row."""
+    from handlens.data.generate import generate
+
+    return generate(drawn.kind, drawn.seed, drawn.index, split=drawn.split, level=drawn.level)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,8 @@ class Alignment:
     dpo: Dpo = field(default_factory=Dpo)
     lora: Lora | None = None
     epochs: float = 2.0
-    rate: float = 2e-5
+    rate: float = 5e-6
+    """Peak. A few steps at 1e-4 make nano forget how to look: ``chosen`` in the log then falls by many nats."""
     pairs_per_step: int = 8
     seed: int = 1
     until: str = "learn"

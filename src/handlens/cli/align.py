@@ -44,7 +44,7 @@ RECIPES = {
 @click.option("--sft", default=0.0, help="Weight of the next-word loss of preferred answers.")
 @click.option("--segment-weight", type=float, help="Weight of corrected words.  [default: 1, rlhf-v 5]")
 @click.option("--lora", is_flag=True, help="Train small additions; the reference is the model without them.")
-@click.option("--rate", type=float, help="Learning rate.  [default: 2e-5, with --lora 2e-4]")
+@click.option("--rate", type=float, help="Learning rate.  [default: 5e-6, with --lora 5e-5]")
 @click.option("--epochs", default=2.0, show_default=True, help="Times round the pairs.")
 @click.option("--pairs-per-step", default=8, show_default=True, help="Pairs of one step.")
 @click.option("--until", default="learn", show_default=True, help="Last station: sample divide conquer pairs learn.")
@@ -138,7 +138,7 @@ def _asked(asked: dict[str, Any], *, is_correction: bool = False) -> Any:
     return Alignment(
         model=folder, out=asked["out"], rounds=asked["rounds"], pictures=asked["pictures"], data=asked["data"],
         sampling=sampling, answers_from=asked["answers_from"], divider=asked["divider"], judge=asked["judge"],
-        pairing=pairing, dpo=dpo, lora=lora, epochs=asked["epochs"], rate=asked["rate"] or (2e-4 if lora else 2e-5),
+        pairing=pairing, dpo=dpo, lora=lora, epochs=asked["epochs"], rate=asked["rate"] or (5e-5 if lora else 5e-6),
         pairs_per_step=asked["pairs_per_step"], seed=asked["seed"], until=asked["until"], engine=asked["engine"],
         jobs=asked["jobs"],
     )  # fmt: skip
