@@ -313,3 +313,51 @@ def test_answers_without_a_network_are_those_of_the_engine(browser, site, nano):
     }
     assert wrong == []
     context.close()
+
+
+@pytest.mark.soak
+def test_dark_stop_and_what_is_no_picture(browser, site, tmp_path: Path):
+    context = browser.new_context(**PHONE, color_scheme="dark")
+    page = context.new_page()
+    wrong = ready(page, site)
+    assert page.evaluate("crossOriginIsolated"), "threads need a page that stands alone"
+    # By keyboard alone: both ways to a picture, then the question.
+    focused = []
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        focused.append(page.evaluate("document.activeElement.id"))
+    assert focused == ["shoot", "choose", "question"]
+    page.set_input_files("#file", {"name": "junk.png", "mimeType": "image/png", "buffer": b"junk"})
+    page.get_by_role("alert").get_by_text("junk.png is no picture that this browser can read").wait_for()
+    page.set_input_files("#file", str(EXAMPLES / "page.png"))
+    page.get_by_label("Your question").fill("What does it say?")
+    page.get_by_role("button", name="Ask").click()
+    keep(page, "offline-phone-dark-looking")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped.").wait_for()
+    assert answer(page, "shapes.png", "Is there a red square?")
+    keep(page, "offline-phone-dark-answered")
+    assert wrong == []
+    context.close()
+
+
+def test_files_and_their_headers(site):
+    import urllib.error
+    import urllib.request
+
+    with urllib.request.urlopen(site, timeout=60) as found:
+        assert found.headers["content-type"].startswith("text/html")
+        assert found.headers["cross-origin-embedder-policy"] == "require-corp"
+        assert "connect-src 'self'" in found.headers["content-security-policy"]
+    with urllib.request.urlopen(f"{site}runtime/ort-wasm-simd-threaded.wasm", timeout=60) as found:
+        assert found.headers["content-type"] == "application/wasm"
+    for name in ("nothing.js", "../app.py", "%2e%2e/%2e%2e/manifest.json", "runtime"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{site}{name}", timeout=60)
+
+
+def test_a_model_that_no_browser_runs_is_said(tmp_path: Path):
+    from handlens.errors import HandlensError
+
+    with pytest.raises(HandlensError, match="is not a folder"):
+        OfflineFolder(tmp_path / "none").files()

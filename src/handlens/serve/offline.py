@@ -55,8 +55,12 @@ class OfflineFolder:
         """
         with self._lock:
             if not self._files:
-                self._kept = tempfile.TemporaryDirectory(prefix="handlens-offline-")
-                folder = pack(self.model, Path(self._kept.name) / "page")
+                self._kept = self._kept or tempfile.TemporaryDirectory(prefix="handlens-offline-")
+                try:
+                    folder = pack(self.model, Path(self._kept.name) / "page")
+                except BaseException:
+                    self.close()
+                    raise
                 files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
                 self._files = files | {"": files["index.html"]}
             return self._files
@@ -65,6 +69,7 @@ class OfflineFolder:
         """Remove the folder."""
         if self._kept is not None:
             self._kept.cleanup()
+            self._kept = None
 
 
 def pack(model: Path, out: Path) -> Path:

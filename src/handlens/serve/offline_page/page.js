@@ -18,7 +18,10 @@ async function start() {
   const kept = await keepOffline();
   say("Loading the model");
   state.worker = new Worker("worker.js", { type: "module" });
-  state.worker.addEventListener("message", ({ data }) => hear[data.kind]?.(data));
+  // What an older task still has to say is about another picture or a question that was stopped.
+  state.worker.addEventListener("message", ({ data }) => {
+    if (data.task === undefined || data.task === state.task) hear[data.kind]?.(data);
+  });
   state.worker.addEventListener("error", () => complain("This browser is too old for the model: WebAssembly with SIMD and module workers are needed."));
   state.kept = kept;
   send("load");
@@ -167,8 +170,8 @@ function endTurn(note) {
 
 function stop() {
   if (!state.turn) return;
-  if (state.waiting !== null) return endTurn("Stopped.");
-  send("stop");
+  if (state.waiting === null) send("stop");
+  endTurn("Stopped.");
 }
 
 function setBusy(busy) {
@@ -231,10 +234,6 @@ const hear = {
     const notes = { length: "Cut: the answer is as long as it may be.", loop: "Ended: the answer repeated itself." };
     figures({ first: `${first.toFixed(2)} s`, tokens: `${tokens}`, speed: speed ? `${speed.toFixed(1)} tok/s` : "too short" });
     endTurn(notes[why]);
-  },
-  stopped() {
-    state.isSeeing = state.isSeeing && !state.turn;
-    endTurn("Stopped.");
   },
   trouble({ words }) {
     const question = state.turn?.question;

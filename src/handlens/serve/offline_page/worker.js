@@ -67,13 +67,13 @@ self.addEventListener("message", ({ data }) => {
   current = data.task;
   if (data.kind === "stop") return;
   last = last.then(async () => {
-    if (data.task !== current && data.kind === "ask") return postMessage({ kind: "stopped", task: data.task });
+    if (data.task !== current && data.kind !== "load") return;
     try {
       await tasks[data.kind](data);
     } catch (error) {
-      const isStop = error instanceof Stopped;
-      if (!isStop && lens) lens.forget();
-      postMessage(isStop ? { kind: "stopped", task: data.task } : { kind: "trouble", task: data.task, words: error.message });
+      if (error instanceof Stopped) return;
+      if (lens) lens.forget();
+      postMessage({ kind: "trouble", task: data.task, words: error.message });
     }
   });
 });
