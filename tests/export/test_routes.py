@@ -87,6 +87,21 @@ def test_vision_variants_see_what_the_graph_sees(bundle_of: BundleOf, pictures: 
         assert file.stat().st_size < 0.8 * graph.stat().st_size
 
 
+def test_a_vision_half_that_fits_no_file_goes_to_8_bits_as_it_is_read(
+    model_folder: Path, bundle_of: BundleOf, pictures: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    full = Bundle.open(bundle_of("F32"))
+    monkeypatch.setattr("handlens.export.halves.MOST_GRAPH_BYTES", 1000)
+    assert run(["export", str(model_folder), "--to", str(tmp_path / "a"), "--quant", "F16"]) == 1
+    assert "an ONNX file holds 2 GB; take --vision int8" in capsys.readouterr().err
+    assert run(["export", str(model_folder), "--to", str(tmp_path / "b"), "--quant", "F16", "--vision", "int8"]) == 0
+    bundle = Bundle.open(tmp_path / "b")
+    bundle.check()
+    found = agreement(full.folder / full.vision, bundle.folder / bundle.vision, bundle.config, pictures)
+    assert found["error"] < 0.1
+
+
 @pytest.mark.soak
 def test_ranges_are_set_by_drawn_pictures(bundle_of: BundleOf, tmp_path: Path) -> None:
     bundle = Bundle.open(bundle_of("F32"))

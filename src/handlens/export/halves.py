@@ -4,6 +4,7 @@ Boundary: numpy weights, read tensor by tensor; of the language half only some r
 graph needs the package onnx.
 """
 
+import math
 from pathlib import Path
 
 from handlens.config import HandlensConfig
@@ -19,6 +20,9 @@ from handlens.export.stream import Progress
 from handlens.export.tensor_file import StoredRows, TensorFolder
 from handlens.export.vision_variants import write_variant
 from handlens.families import family_named
+
+MOST_GRAPH_BYTES = 2_000_000_000
+"""What one ONNX file holds, less a little for its nodes."""
 
 
 def write_halves(
@@ -59,13 +63,30 @@ def write_halves(
         StoredRows(weights, "llm."), config.language, tokenizer_file, folder / f"language-{quant}.gguf", quant=quant,
         name=name, importance=importance, progress=progress,
     )  # fmt: skip
+    _write_vision(weights, config, folder, vision)
+    if mmproj:
+        write_mmproj(weights, config, folder / MMPROJ)
+    return config
+
+
+def _write_vision(weights: TensorFolder, config: HandlensConfig, folder: Path, vision: str) -> None:
+    """Write the vision half; one that fits no single file goes to 8 bits as it is read."""
+    size = 4 * sum(math.prod(weights.place(name).shape) for name in weights if name.startswith(("vpm.", "resampler.")))
+    if size > MOST_GRAPH_BYTES:
+        from handlens.models.small_graph import SmallWriter
+
+        if vision != "int8":
+            raise ModelError(
+                f"the vision half takes {size / 1e9:.1f} GB in 32 bits; an ONNX file holds 2 GB; take --vision int8, "
+                "or --format gguf"
+            )
+        file = folder / VISIONS["int8"]
+        write_vision(weights, config, file, graph=SmallWriter(folder / f"{file.name}.data"))
+        return
     graph = write_vision(weights, config, folder / VISIONS["fp32"])
     if vision != "fp32":
         write_variant(graph, folder, vision, config)
         graph.unlink()
-    if mmproj:
-        write_mmproj(weights, config, folder / MMPROJ)
-    return config
 
 
 def check_vision(weights: TensorFolder, config: HandlensConfig) -> None:
