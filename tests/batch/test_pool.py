@@ -101,3 +101,9 @@ def test_leaving_early_ends_all_workers():
         pass
     rows.close()
     assert [worker.ended for worker in crew.workers] == [True, True]
+
+
+def test_an_actor_says_why_its_model_does_not_open():
+    from handlens.batch.cluster import Asker
+
+    assert Asker(Request(model="nanu", question="q")).open().startswith("unknown model 'nanu'; did you mean 'nano'?")

@@ -5,8 +5,9 @@ under the same path.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handlens.batch.journal import Row
 from handlens.batch.pool import Crew, WorkerEnded
@@ -14,7 +15,12 @@ from handlens.batch.task import Request, Task
 from handlens.batch.worker import answer_task, open_model
 from handlens.errors import HandlensError, ModelError, SettingError, did_you_mean
 
+if TYPE_CHECKING:
+    from handlens.asking import Model
+
 ENGINES = ("local", "ray")
+START_SECONDS = "300"
+"""Ray's own 30 s are too short for a busy machine."""
 
 
 @contextlib.contextmanager
@@ -32,6 +38,7 @@ def crew_of(engine: str, num_workers: int) -> Iterator[Crew]:
     elif engine == "ray":
         from handlens.data.spread import spread_over
 
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", START_SECONDS)
         with spread_over("ray", num_workers):  # starts the cluster, or joins it, and leaves it
             yield Actors()
     else:
@@ -41,17 +48,22 @@ def crew_of(engine: str, num_workers: int) -> Iterator[Crew]:
 class Asker:
     """What an actor holds: the model, opened before the first task."""
 
+    model: "Model"
+
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.model = open_model(request)
+
+    def open(self) -> str:
+        """Open the model; return why it cannot be opened, or nothing."""
+        try:
+            self.model = open_model(self.request)
+        except HandlensError as cause:
+            return str(cause)
+        return ""
 
     def answer(self, task: Task) -> tuple[Row, bool]:
         """Return a row and whether another try may help."""
         return answer_task(self.model, self.request, task)
-
-    def is_open(self) -> bool:
-        """Return when the model is open."""
-        return True
 
 
 class ActorWorker:
@@ -61,7 +73,7 @@ class ActorWorker:
         self.ray = ray
         self.actor = ray.remote(num_cpus=1, max_restarts=0)(Asker).remote(request)
         self.is_ready = False
-        self.opened = self.answered = self.actor.is_open.remote()
+        self.opened = self.answered = self.actor.open.remote()
 
     def ask(self, task: Task) -> None:
         """Begin a task."""
@@ -77,11 +89,11 @@ class ActorWorker:
         try:
             said = self.ray.get(self.next)
         except self.ray.exceptions.RayActorError as cause:
-            if isinstance(cause.__cause__, HandlensError):
-                raise ModelError(str(cause.__cause__)) from None
             raise WorkerEnded(f"ended its actor ({str(cause).splitlines()[0]})") from None
         if self.is_ready:
             return said
+        if said:
+            raise ModelError(said)
         self.is_ready = True
         return None
 
