@@ -21,7 +21,8 @@ OPEN_PATHS = {"/", "/health", "/page.css", "/page.js", "/favicon.ico"}
 """What a browser or a load balancer reads without a key; none of it tells of a picture."""
 LOCAL_NAMES = {"localhost", "127.0.0.1", "::1", "testserver"}
 KNOWN_PATHS = (
-    "/v1/chat/completions", "/v1/fields", "/v1/models", "/v1/files", "/metrics", "/openapi.json", "/offline", *OPEN_PATHS
+    "/v1/chat/completions", "/v1/fields", "/v1/models", "/v1/files", "/metrics", "/openapi.json", "/offline",
+    *OPEN_PATHS,
 )  # fmt: skip
 
 
