@@ -106,4 +106,4 @@ def test_leaving_early_ends_all_workers():
 def test_an_actor_says_why_its_model_does_not_open():
     from handlens.batch.cluster import Asker
 
-    assert Asker(Request(model="nanu", question="q")).open().startswith("unknown model 'nanu'; did you mean 'nano'?")
+    assert Asker(Request(model="nanu", question="q")).open().startswith("unknown model 'nanu'; ")
