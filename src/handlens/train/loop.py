@@ -23,7 +23,7 @@ from handlens.errors import HandlensError, TrainingError
 from handlens.model import packing
 from handlens.model.vlm import HandlensModel
 from handlens.train.cells import EYES, CellHead, CellTables
-from handlens.train.distributed import ALONE, World
+from handlens.train.distributed import ALONE, World, whole
 from handlens.train.energy import Meter, Reading
 from handlens.train.feed import Batch, batches
 from handlens.train.flops import count_step, load_of, step_flops
@@ -31,7 +31,7 @@ from handlens.train.learner import Learner, Scores
 from handlens.train.pause import OutOfTime, Pause
 from handlens.train.phases import Phase
 from handlens.train.source import Draw, draw_generated
-from handlens.train.state import Progress, find_state, load_state, save_state
+from handlens.train.state import Progress, find_state, load_state, put, save_state
 
 Report = Callable[[dict[str, Any]], None]
 LOG = "log.jsonl"
@@ -98,7 +98,7 @@ def train_phase(
     torch.manual_seed(seed)
     learner = Learner(model, config, phase, tokenizer, world)
     if head is not None and learner.head is not None:
-        learner.head.load_state_dict(load_file(str(head)))
+        put(learner.head, load_file(str(head)))
     pause = stop if isinstance(stop, Pause) else Pause()
     run = PhaseRun(learner, config, folder, seed, report, window, pause)
     run.load()
@@ -131,11 +131,19 @@ def train_phase(
     run.save()
     if held_out is not None:
         run.take_best()
-    if isinstance(learner.head, CellTables) and world.is_first:
-        save_file(learner.head.state_dict(), str(folder / EYES))
-    if isinstance(learner.head, CellHead) and world.is_first:
-        save_file(learner.head.state_dict(), str(folder / "state" / HEAD))
+    keep_head(learner, folder)
     return True
+
+
+def keep_head(learner: Learner, folder: Path) -> None:
+    """Write the head that a later phase goes on with; processes that hold shares of it gather them together."""
+    files: dict[type, Path] = {CellTables: folder / EYES, CellHead: folder / "state" / HEAD}
+    file = files.get(type(learner.head))
+    if learner.head is None or file is None:
+        return
+    gathered = {name: whole(weight.detach()).cpu() for name, weight in learner.head.state_dict().items()}
+    if learner.world.is_first:
+        save_file(gathered, str(file))
 
 
 class PhaseRun:
