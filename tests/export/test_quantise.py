@@ -1,4 +1,4 @@
-"""Fewer bits as llama.cpp gives them: types, sizes and bytes of its own quantiser (see ``make_quantised.py``)."""
+"""Fewer bits as llama.cpp gives them: types, sizes and bytes of its own quantiser (see ``benchmarks/record_quantised.py``)."""
 
 import json
 import platform

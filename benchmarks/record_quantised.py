@@ -1,6 +1,6 @@
 """Record what llama.cpp's own quantiser makes of the models of ``tiny.py``.
 
-python tests/export/make_quantised.py --library libquantise.so
+python benchmarks/record_quantised.py --library libquantise.so
 
 The wheel does not export ``llama_model_quantize``. Its source is one file of the source distribution of that version;
 built as a library that finds everything else in the wheel, it is llama.cpp's code and the wheel's arithmetic:
@@ -14,19 +14,23 @@ built as a library that finds everything else in the wheel, it is llama.cpp's co
 import argparse
 import ctypes
 import json
+import sys
 import tempfile
 from collections.abc import Mapping
 from ctypes import POINTER, byref, c_bool, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 
 import numpy as np
-from tiny import SHAPES, summary, tiny_importance, tiny_shape, tiny_weights
 
 from handlens.engine import llama
 from handlens.export.gguf import write_gguf
 from handlens.export.mixes import MIXES
 
-RECORD = Path(__file__).parent / "data" / "llama_quantize.json"
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))
+from tests.export.tiny import SHAPES, summary, tiny_importance, tiny_shape, tiny_weights  # noqa: E402
+
+RECORD = ROOT / "tests" / "export" / "data" / "llama_quantize.json"
 
 
 class Entry(ctypes.Structure):
