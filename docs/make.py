@@ -22,7 +22,7 @@ ROOT = DOCS.parent
 QUESTIONS = {
     "receipt.png": {
         "What is the total?": "$23.50",
-        "What is the date?": "14 May 2025",
+        "What is the name of the shop?": "CORNER BAKERY",
         "What is the tip?": "not present",
     },
     "shapes.png": {

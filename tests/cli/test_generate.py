@@ -18,7 +18,8 @@ def test_shards_are_written_and_repeatable(tmp_path, capsys):
         assert run(args) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[0])
     assert report == {
-        "kind": "scenes", "count": 3, "seed": 7, "split": "train", "manifest": str(folders[0] / "manifest.parquet"), "languages": ["en"],
+        "kind": "scenes", "count": 3, "seed": 7, "split": "train", "languages": ["en"],
+        "manifest": str(folders[0] / "manifest.parquet"),
     }  # fmt: skip
     assert len(list(read_shards(folders[0]))) == 3
     first, second = ((folder / "000000.tar").read_bytes() for folder in folders)

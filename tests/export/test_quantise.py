@@ -1,4 +1,7 @@
-"""Fewer bits as llama.cpp gives them: types, sizes and bytes of its own quantiser (see ``benchmarks/record_quantised.py``)."""
+"""Fewer bits as llama.cpp gives them: types, sizes and bytes of its own quantiser.
+
+``benchmarks/record_quantised.py`` recorded them.
+"""
 
 import json
 import platform

@@ -81,8 +81,8 @@ def recipe() -> Recipe:
             ),
             Phase(
                 name="sft-2", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
-                slicing=True, mixture=FOLLOW, zoomed_share=0.06, cells_weight=1.0, head_of="sft", steps=2200,
-                rate=1.5e-3, slices_per_step=36, pictures_per_step=16, decay_share=0.35, ramp_pictures=1,
+                slicing=True, mixture=FOLLOW, zoomed_share=0.06, cells_weight=1.0, head_of="sft", steps=1600,
+                rate=1.5e-3, slices_per_step=36, pictures_per_step=16, decay_share=0.6, ramp_pictures=1,
                 warmup_steps=25,
             ),
             # Cells are not named here: the head knows the letters of English, and would call all others nothing.
