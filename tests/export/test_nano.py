@@ -49,7 +49,7 @@ def test_unquantised_answers_equal_those_of_torch(kind: str, plain: Path) -> Non
     bundle = open_bundle(plain, keep=True)
     records = [generate(kind, 3, index, split="heldout", level=0.5) for index in range(NUM_PICTURES[kind])]
     pictures = [Picture(record.picture, record.key) for record in records]
-    found = compare(open_torch(NANO), bundle, pictures, question=QUESTIONS[kind], max_tokens=30)
+    found = compare(open_torch(NANO), bundle, pictures, question=QUESTIONS[kind], max_tokens=16)
     bundle.close()
     assert found.differences == (), str(found)
     assert found.num_tokens > 10

@@ -72,7 +72,7 @@ def rate_mentions(answer: str, things: Sequence[Thing]) -> Mentions:
 
     >>> ring = Thing(shape="ring", colour="red", size="small", box=(0, 0, 1, 1))
     >>> rate_mentions("A small red ring at the top, a red ring and a blue star.", [ring])
-    Mentions(named=3, wrong=2, there=1, words=13)
+    Mentions(named=3, wrong=2, there=1, words=14)
     """
     named = Counter((_colour(colour), shape) for colour, shape in named_things(answer))
     there = Counter((thing.colour, thing.shape) for thing in things)

@@ -56,10 +56,19 @@ def _in_processes(function: Callable[[Any], Any], items: Iterable[Any], jobs: in
     waiting: deque[tuple[list[Any], Future[list[Any]]]] = deque()
     deaths = 0
     pool = ProcessPoolExecutor(jobs, get_context("spawn"))
+
+    def submit(batch: list[Any]) -> Future[list[Any]]:
+        try:
+            return pool.submit(run_batch, function, batch)
+        except BrokenProcessPool as dead:  # a worker has died meanwhile; whoever waits for this batch learns of it
+            lost: Future[list[Any]] = Future()
+            lost.set_exception(dead)
+            return lost
+
     try:
         while True:
             while len(waiting) < jobs * AHEAD and (batch := next(batches, None)) is not None:
-                waiting.append((batch, pool.submit(run_batch, function, batch)))
+                waiting.append((batch, submit(batch)))
             if not waiting:
                 return
             batch, future = waiting[0]
@@ -73,7 +82,7 @@ def _in_processes(function: Callable[[Any], Any], items: Iterable[Any], jobs: in
                     ) from None
                 pool.shutdown(wait=False)
                 pool = ProcessPoolExecutor(jobs, get_context("spawn"))
-                waiting = deque((batch, pool.submit(run_batch, function, batch)) for batch, _ in waiting)
+                waiting = deque((batch, submit(batch)) for batch, _ in waiting)
                 continue
             waiting.popleft()
             deaths = 0
