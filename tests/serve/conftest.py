@@ -1,8 +1,11 @@
 """A real server on a real port with the shipped nano, in this process."""
 
 import base64
+import contextlib
+import http.client
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,3 +71,11 @@ def asking(question: str = "How many circles are there?", *urls: str, **more: An
     shown = [{"type": "image_url", "image_url": {"url": url}} for url in (urls or (data_uri(),))]
     content = [*shown, {"type": "text", "text": question}]
     return {"model": "nano", "messages": [{"role": "user", "content": content}], "max_tokens": 6, **more}
+
+
+def request(url: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict, bytes]:
+    parts = urllib.parse.urlsplit(url)
+    with contextlib.closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)) as connection:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()

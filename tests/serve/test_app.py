@@ -1,7 +1,6 @@
 """The server as strangers use it: OpenAI's own client, hostile requests, many clients at once."""
 
 import concurrent.futures
-import contextlib
 import http.client
 import json
 import threading
@@ -9,7 +8,7 @@ import time
 import urllib.parse
 
 import pytest
-from tests.serve.conftest import EXAMPLES, asking, data_uri, start, stop
+from tests.serve.conftest import EXAMPLES, asking, data_uri, request, start, stop
 
 from handlens.serve.settings import ServerSettings
 
@@ -20,14 +19,6 @@ openai = pytest.importorskip("openai", reason="the tests talk through OpenAI's c
 def client(served):
     with openai.OpenAI(base_url=f"{served}/v1", api_key="none", max_retries=0) as client:
         yield client
-
-
-def request(url: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict, bytes]:
-    parts = urllib.parse.urlsplit(url)
-    with contextlib.closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)) as connection:
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
 
 
 def post(url: str, value, **headers: str) -> tuple[int, dict]:

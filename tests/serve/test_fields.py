@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from tests.serve.conftest import EXAMPLES, asking, data_uri, start, stop
-from tests.serve.test_app import request
+from tests.serve.conftest import EXAMPLES, asking, data_uri, request, start, stop
 
 from handlens.serve.settings import ServerSettings
+
+pytest.importorskip("fastapi", reason="the server needs the extra 'serve'")
 
 SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}, "currency": {"enum": ["EUR", "USD"]}}}
 
