@@ -256,12 +256,24 @@ ASKED = [
     ("receipt.png", "What is the total?"),
     ("shapes.png", "How many circles are there?"),
     ("shapes.png", "Is there a red square?"),
+    ("shapes.png", "Is there a blue circle?"),
 ]
+CLOSE = 0.25
+"""Gap of two log-probabilities within which arithmetic of other eight-bit kernels may choose the other token."""
 
 
-def engine_answer(nano, name: str, question: str) -> str:
+def engine_answer(nano, name: str, question: str) -> tuple[str, bool]:
+    """Return the answer up to the first close decision, and whether it is the whole one."""
+    gaps: list[float] = []
+
+    def watch(logprobs: np.ndarray) -> None:
+        second, first = np.sort(logprobs)[-2:]
+        gaps.append(first - second)
+
     seen = nano.see([open_picture(EXAMPLES / name)])
-    return "".join(token.text for token in nano.answer(ask(question), seen, Sampling(max_tokens=256)))
+    tokens = list(nano.answer(ask(question), seen, Sampling(max_tokens=256, watch=watch)))
+    sure = next((place for place, gap in enumerate(gaps) if gap < CLOSE), len(gaps))
+    return "".join(token.text for token in tokens[:sure]), sure == len(gaps)
 
 
 def ready(page, site: str) -> list[str]:
@@ -298,10 +310,15 @@ def test_answers_without_a_network_are_those_of_the_engine(browser, site, nano):
     context.set_offline(True)
     page.reload()
     page.locator("body[data-ready]").wait_for(timeout=120_000)
+    num_whole = 0
     for place, (name, question) in enumerate(ASKED):
         shown = name if place == 0 or name != ASKED[place - 1][0] else None
-        assert answer(page, shown, question) == engine_answer(nano, name, question), (name, question)
+        ours, is_whole = engine_answer(nano, name, question)
+        theirs = answer(page, shown, question)
+        assert theirs == ours if is_whole else theirs.startswith(ours), (name, question)
+        num_whole += is_whole
         keep(page, f"offline-phone-light-{place}")
+    assert num_whole >= 2, "nano is sure of too few of these answers; ask others"
     # 700x1100 px in slices of 224 px give 2x4 cells and an overview; the last picture asked about is another.
     plan = plan_slices(*open_picture(EXAMPLES / ASKED[-1][0]).image.size, side_px=nano.info.side_px)
     assert page.locator(".frame rect").count() == (plan.grid.num_cells if plan.grid else 0)
