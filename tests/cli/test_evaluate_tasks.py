@@ -1,6 +1,7 @@
 """``handlens eval`` with benchmarks: the list, a run, and what is refused."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -52,4 +53,24 @@ def test_what_is_refused(capsys, words, code, message):
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err
+    assert err.count("\n") == 1
+
+
+def test_an_endpoint_that_is_not_there_is_told_before_the_first_question(capsys, monkeypatch):
+    monkeypatch.setattr("handlens.engine.openai.time.sleep", lambda seconds: None)
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        address = f"http://127.0.0.1:{one.getsockname()[1]}/v1#m"  # closed again: nobody listens there
+    assert run(["eval", address, "--tasks", "mmstar", "--data", str(DATA)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "is the server running?" in err
+
+
+def test_a_model_that_answered_nothing_ends_with_an_error(capsys, tmp_path):
+    (tmp_path / "MMStar.tsv").write_text("index\timage\tquestion\tA\tB\tanswer\n1\tnowhere.png\t?\ta\tb\tA\n")
+    assert run(["eval", "nano", "--tasks", "mmstar", "--data", str(tmp_path), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["results"][0]["counts"] == {"no_picture": 1}
+    assert "nano answered nothing of mmstar: 1 of 1 questions were not answered: " in err
+    assert "nowhere.png does not exist" in err
     assert err.count("\n") == 1

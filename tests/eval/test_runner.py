@@ -16,6 +16,7 @@ from handlens.eval.report import check_one_grader, write_page
 from handlens.eval.runner import load_items, run_task
 from handlens.eval.session import Asked, evaluate
 from handlens.eval.stats import bootstrap, compare_units, mcnemar, share_interval, sign_flip
+from handlens.eval.task import Item
 from handlens.eval.tasks import find_tasks, known_tasks
 
 DATA = Path(__file__).parent / "data"
@@ -68,6 +69,26 @@ def test_an_answer_of_100_kb_is_marked_at_once_and_told(run, task):
 def test_an_answer_that_no_rule_can_read_is_a_miss_and_says_so(run):
     result = run("mmstar", lambda question, name: "hard to say")
     assert (result.value, result.counts["unparsed"]) == (0.0, 4)
+
+
+def test_rows_without_a_picture_and_without_a_truth_are_told_and_stay(scripted):
+    task = known_tasks()["mmstar"]
+    items = [Item(id=str(n), question="?", options={"A": "a", "B": "b"}, truth=("A",) if n else ()) for n in range(3)]
+    result = run_task(scripted(lambda question, name: "A"), task, task.recipes[0], items, data=DATA)
+    assert (result.counts["text_only"], result.counts["without_truth"], result.count) == (3, 1, 3)
+    assert result.value == pytest.approx(200 / 3)
+
+
+def test_what_could_not_be_asked_is_asked_again(run, tmp_path):
+    def say(question, name):
+        raise ModelError("cannot reach http://127.0.0.1:1/v1")
+
+    lost = run("mme", say, out=tmp_path)
+    assert (lost.counts["failed"], lost.value) == (lost.count, 0)
+    assert "6 of 6 questions were not answered: cannot reach" in lost.notes[-1]
+    again = run("mme", lambda question, name: "Yes", out=tmp_path)
+    assert again.to_json() == run("mme", lambda question, name: "Yes").to_json()
+    assert run("mme", None, out=tmp_path).value == again.value  # the later line of the journal counts
 
 
 # ---- going on --------------------------------------------------------------------------------------------------------

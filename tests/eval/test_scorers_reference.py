@@ -15,6 +15,7 @@ from handlens.eval.scorers.choice import infer_option, parse_mmmu_choice
 from handlens.eval.scorers.vqa import CONTRACTIONS, anls, normalise, normalise_kit, reads_text, vqa_accuracy
 from handlens.eval.scorers.yesno import infer_first_word, infer_yes_no
 from handlens.eval.task import Mark, Marked
+from handlens.eval.tasks import known_tasks
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scorers"
 
@@ -41,6 +42,20 @@ def test_every_recording_names_its_version_and_has_two_hundred_answers(file):
     rows = [recorded["cases"]] if recorded["cases"] else parts
     assert rows
     assert all(len(row) >= 200 for row in rows)
+
+
+def test_the_page_says_of_every_task_what_it_was_compared_with_or_why_not():
+    page = (GOLDEN.parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    rows = page.split("| task | recordings |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    told: dict[str, str] = {}
+    for row in rows:
+        names, what = row.strip("| ").split(" | ")
+        told |= dict.fromkeys(names.split(", "), what)
+    assert set(told) == set(known_tasks())
+    for what in told.values():
+        named = what.split("`")[1::2]
+        assert named or what.startswith("none: ")
+        assert all((GOLDEN / f"{name}.json").is_file() for name in named)
 
 
 def test_vqa_accuracy_and_both_normalisations():

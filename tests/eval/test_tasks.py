@@ -225,19 +225,28 @@ def test_lists_in_a_cell():
 # ---- a task of one's own ---------------------------------------------------------------------------------------------
 
 
-def test_a_task_file_of_the_guide_works(scripted, tmp_path):
-    """The example of docs/add-a-benchmark.md, as it stands there, in under 60 lines."""
-    guide = (Path(__file__).parents[2] / "docs" / "add-a-benchmark.md").read_text(encoding="utf-8")
+def test_a_stranger_who_follows_the_guide_gets_a_number(scripted, tmp_path):
+    """The page docs/add-a-benchmark.md, as it stands there: its file of under 60 lines, its data, its pictures."""
+    root = Path(__file__).parents[2]
+    guide = (root / "docs" / "add-a-benchmark.md").read_text(encoding="utf-8")
     code = guide.split("```python\n", 1)[1].split("```", 1)[0]
     assert len(code.splitlines()) < 60
-    (tmp_path / "signs.py").write_text(code, encoding="utf-8")
+    (tmp_path / "papers.py").write_text(code, encoding="utf-8")
     rows = guide.split("```jsonl\n", 1)[1].split("```", 1)[0]
-    (tmp_path / "signs.jsonl").write_text(rows, encoding="utf-8")
-    (task,) = find_tasks(str(tmp_path / "signs.py"))
+    (tmp_path / "papers.jsonl").write_text(rows, encoding="utf-8")
+    for name in ("label.png", "receipt.png"):
+        (tmp_path / name).write_bytes((root / "examples" / name).read_bytes())
+    (task,) = find_tasks(str(tmp_path / "papers.py"))
     items, _ = load_items(task, tmp_path)
-    result = run_task(scripted(lambda question, name: "stop"), task, task.recipes[0], items, data=tmp_path)
-    assert result.count == len(items) == 2
-    assert result.value is not None
+    say = {"1": "250 g", "2": "$32.50"}.__getitem__
+    results = [
+        run_task(scripted(lambda question, name: say(name.removesuffix(".png"))), task, recipe, items, data=tmp_path)
+        for recipe in task.recipes
+    ]
+    assert [(result.recipe, result.value, result.counts["ok"]) for result in results] == [
+        ("shipped", 50.0, 2),
+        ("leaderboard", 50.0, 2),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,17 @@ def _run_tasks(model: str, names: str, as_json: bool, choices: dict[str, Any]) -
         _show_results(results, comparisons)
         if out is not None:
             click.echo(f"wrote {out / 'report.html'}", err=True)
+    _end_if_none_answered(results)
+
+
+def _end_if_none_answered(results: "Sequence[Result]") -> None:
+    """End with 1 where a model answered nothing: a name or a folder is wrong, and its 0 is no measure of it."""
+    from handlens.errors import ModelError
+
+    for result in results:
+        lost = result.counts.get("failed", 0) + result.counts.get("no_picture", 0)
+        if result.items and lost == result.count:
+            raise ModelError(f"{result.model} answered nothing of {result.task}: {result.notes[-1]}")
 
 
 def _show_results(results: "Sequence[Result]", comparisons: Sequence[dict[str, Any]]) -> None:
@@ -166,7 +177,8 @@ def _show_results(results: "Sequence[Result]", comparisons: Sequence[dict[str, A
         odd = {name: count for name, count in result.counts.items() if name != "ok" and count}
         if odd:
             told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in odd.items())
-            console.print(f"{result.task}, {result.model}, {result.recipe}: {told} of {result.count}", highlight=False)
+            where = f"{result.task}, {result.model}, {result.recipe}"
+            console.print(f"{where}: {told} of {result.count}", highlight=False, markup=False)
     for gap in comparisons:
         console.print(
             f"{gap['task']}, {gap['recipe']}: {gap['first']} minus {gap['second']} is {gap['difference']:+.1f} "

@@ -27,6 +27,8 @@ from handlens.eval.task import Item, Mark, Marked, Recipe, Task, Units
 
 LONG_ANSWER = 20_000
 """Characters above which an answer is counted as run away."""
+NOT_ASKED = ("no_picture", "failed")
+"""Answers that another run asks for again: the picture or the endpoint may be there by then."""
 
 Progress = Callable[[int, int], None]
 
@@ -46,7 +48,8 @@ class Result:
     count: int
     units: int
     counts: dict[str, int]
-    """Answers by status, and ``duplicate_ids``, ``cut`` (the token limit was reached), ``run_away``."""
+    """Answers by status, and ``duplicate_ids``, ``text_only`` (the row shows no picture), ``without_truth``,
+    ``cut`` (the token limit was reached), ``run_away``."""
     grader: dict[str, Any]
     agreement: dict[str, float] | None
     """Grader against rules, where a grader was asked."""
@@ -115,7 +118,7 @@ def run_task(
     jobs: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> Result:
-    """Ask, mark and add up; an answer that the journal under ``out`` has is not asked for again.
+    """Ask, mark and add up; an answer that the journal under ``out`` has is not asked for again, a failure is.
 
     ``label`` names the model in tables and folders; ``jobs`` above 1 is for endpoints, which answer side by side.
 
@@ -161,11 +164,17 @@ def score(
     counts |= Counter(
         {
             "duplicate_ids": duplicates,
+            "text_only": sum(not item.pictures for item in items),
+            "without_truth": sum(not any(item.truth) for item in items),
             "run_away": sum(len(one.answer) > LONG_ANSWER for one in given),
             "cut": sum(one.tokens >= recipe.sampling.max_tokens for one in given),
         }
     )
-    notes = tuple(text for text in (task.notes, note, "" if used or not task.grader else "marked by rules") if text)
+    reasons = Counter(one.note for one in given if one.status in NOT_ASKED)
+    likeliest = reasons.most_common(1)[0][0] if reasons else ""
+    reason = f"{reasons.total()} of {len(given)} questions were not answered: {likeliest}" if reasons else ""
+    ruled = "" if used or not task.grader else "marked by rules"
+    notes = tuple(text for text in (task.notes, note, ruled, reason) if text)
     pairs = [
         (mark.score, rule.score) for mark, rule, one in zip(marks, rules, given, strict=True) if one.status == "ok"
     ]
@@ -280,7 +289,8 @@ def _answer_all(
     jobs: int,
     progress: Progress,
 ) -> None:
-    waiting = [item for item in items if item.id not in journal.given]
+    known = {name for name, given in journal.given.items() if given.status not in NOT_ASKED}
+    waiting = [item for item in items if item.id not in known]
     done = len(items) - len(waiting)
     progress(done, len(items))
     shared = [list(group) for _, group in groupby(waiting, key=lambda item: item.pictures)]
@@ -331,7 +341,7 @@ def _answer_group(model: Answerer, recipe: Recipe, group: Sequence[Item], max_sl
 
 def _by_rules(task: Task, item: Item, given: Given) -> Mark:
     mark = task.mark(item, given.answer)
-    if given.status in ("no_picture", "failed"):
+    if given.status in NOT_ASKED:
         return replace(mark, score=0.0, status="ok")
     return replace(mark, status="ok") if given.status == "silent" else mark
 

@@ -9,16 +9,19 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handlens.answerer import Answerer
-from handlens.errors import DataError, SettingError, did_you_mean
+from handlens.errors import DataError, ModelError, SettingError, did_you_mean
 from handlens.eval.compare import compare
 from handlens.eval.grader import Grader
 from handlens.eval.report import check_one_grader, find_result, write_page
 from handlens.eval.runner import Result, average, load_items, run_task, slug
 from handlens.eval.task import LEADERBOARD, SHIPPED, Item, Recipe, Task
 from handlens.eval.tasks import known_tasks
+
+if TYPE_CHECKING:
+    from handlens.engine.openai import Endpoint
 
 RECIPES = {"shipped": (SHIPPED,), "leaderboard": (LEADERBOARD,), "both": (SHIPPED, LEADERBOARD)}
 LARGEST_HASHED = 2_000_000_000
@@ -47,6 +50,7 @@ def open_model(name: str) -> Asked:
         from handlens.engine.openai import open_endpoint
 
         remote = open_endpoint(name)
+        _knock(remote.endpoint)
         return Asked(label=remote.model, model=remote, fingerprint="")
     import handlens
 
@@ -56,6 +60,15 @@ def open_model(name: str) -> Asked:
         model=handlens.load(name, keep=True, profile=False),
         fingerprint=hash_model(folder),
     )
+
+
+def _knock(endpoint: "Endpoint") -> None:
+    """Raise ``ModelError`` where nobody answers; one that has no list of models, or refuses it, is there."""
+    try:
+        endpoint.models()
+    except ModelError as error:
+        if "cannot reach" in str(error):
+            raise
 
 
 def hash_model(folder: Path) -> str:
