@@ -71,7 +71,7 @@ def finetune(
     Stop it at any moment: the same command goes on. It ends early when held-out samples get no better, keeps
     the best weights, merges what --lora added, and with --to exports. Needs the extra 'train'.
     """  # noqa: D301
-    from handlens.cli.train import model_folder, pause_code
+    from handlens.cli.training import model_folder, pause_code
 
     try:
         from handlens.train.finetune import FineTune, Tuning
@@ -98,7 +98,7 @@ def finetune(
         show_cost(tuning, machine, as_json)
         return None
     from handlens.cli.progress import progress_bar
-    from handlens.cli.train import news
+    from handlens.cli.training import news
 
     with progress_bar("finetune", "steps") as advance:
 
@@ -121,7 +121,7 @@ def show_cost(tuning: Any, machine: str, as_json: bool) -> None:
     """Print what a fine-tuning will cost."""
     from dataclasses import asdict
 
-    from handlens.cli.train import duration, short
+    from handlens.cli.training import duration, short
     from handlens.train.plan import machine_named
 
     cost = tuning.cost(machine_named(machine))

@@ -1,11 +1,12 @@
 """``handlens train``: run a recipe, or go on with it; list recipes and price them."""
 
 import json
-import signal
 from pathlib import Path
 from typing import Any, Literal
 
 import click
+
+from handlens.cli.training import duration, model_folder, news, pause_code, short
 
 
 class TrainCommand(click.Command):
@@ -107,21 +108,6 @@ def train(
     return None
 
 
-def pause_code(paused: Any) -> int:
-    """Say where the run stands and return the exit code of the signal that stopped it."""
-    click.echo(f"handlens train: {paused}", err=True)
-    return 128 + (paused.signal_number or signal.SIGTERM)
-
-
-def model_folder(name: str | None) -> Path | None:
-    """Return the folder of a model; ``nano`` is the one that ships."""
-    if name != "nano":
-        return None if name is None else Path(name)
-    import handlens
-
-    return Path(handlens.__file__).parent / "nano"
-
-
 def show_list(as_json: bool) -> None:
     """Print the recipes and their phases."""
     from handlens.train.choose import RECIPES
@@ -192,41 +178,6 @@ def plan_text(plan: dict[str, Any]) -> str:
     lines += [f"  * {note}" for note in sorted(notes)]
     lines += [f"  needs {need}" for need in plan["needs"]]
     return "\n".join(lines)
-
-
-def short(number: float | int) -> str:
-    """Return a count in few letters.
-
-    >>> short(200_000_000), short(1_234), short(12)
-    ('200M', '1.23k', '12')
-    """
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:g}"
-
-
-def duration(hours: float | int) -> str:
-    """Return a time in the unit that fits it.
-
-    >>> duration(0.001), duration(0.25), duration(30.0)
-    ('4 s', '15 min', '30 h')
-    """
-    if hours < 1 / 60:
-        return f"{hours * 3600:.0f} s"
-    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:,.0f} h"
-
-
-def news(row: dict[str, Any]) -> str:
-    """Return the measures of a report in a few words.
-
-    >>> news({"phase": "sft", "step": 20, "of": 100, "loss": 1.23456, "seconds": 7.0})
-    'loss 1.235'
-    """
-    facts = {"phase", "step", "of", "pictures", "slices", "tokens", "seconds", "rate"}
-    return ", ".join(
-        f"{name} {value:.4g}" for name, value in row.items() if name not in facts and isinstance(value, int | float)
-    )
 
 
 def split_pair(pair: str) -> tuple[str, str]:

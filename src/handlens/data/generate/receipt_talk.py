@@ -1,10 +1,11 @@
-"""Questions about a receipt; every answer is copied from the paper or is ``not present``.
+"""What a receipt says, and questions about it; every answer is copied from the paper or is ``not present``.
 
 Boundary: sees what the receipt says, never where it stands.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from handlens.data.records import Turn
 
 if TYPE_CHECKING:
     from handlens.data.generate.language import Language
-    from handlens.data.generate.receipts import Receipt
 
 NOT_PRESENT = "not present"
 """The answer to a question about something that the picture does not show."""
@@ -59,6 +59,22 @@ FIELDS = (
 
 SHORT = {"table number": "table", "phone number": "phone", "receipt number": "receipt"}
 """Words of the language files for fields that English names with two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What the paper says, each value exactly as printed."""
+
+    shop: str
+    address: str
+    date: str
+    time: str
+    items: tuple[tuple[str, str], ...]
+    counts: tuple[int, ...]
+    total: str
+    fields: dict[str, str] = field(default_factory=dict)
+    """Optional fields by their plain name (tip, tax ...), in printing order."""
+    footer: str = ""
 
 
 def talk(

@@ -3,7 +3,7 @@
 Boundary: decides what is printed and where; what is asked is in ``receipt_talk``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 
@@ -13,7 +13,7 @@ from handlens.data.generate.fonts import Font
 from handlens.data.generate.ink import Face, face_of, size_for_x_height
 from handlens.data.generate.language import Language, language
 from handlens.data.generate.page import Colour, Page
-from handlens.data.generate.receipt_talk import SHORT, talk
+from handlens.data.generate.receipt_talk import SHORT, Receipt, talk
 from handlens.data.generate.sheet import Row, set_rows, shoot
 from handlens.data.generate.words import TEMPLATE, phone, pool, price
 
@@ -48,22 +48,6 @@ LAYOUTS = (
     Layout(name="front", total_first=True, price_first=True, date_at="bottom", labels_date=True,
            rule="solid", total_scale=1.2, is_heldout=True),
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """What the paper says, each value exactly as printed."""
-
-    shop: str
-    address: str
-    date: str
-    time: str
-    items: tuple[tuple[str, str], ...]
-    counts: tuple[int, ...]
-    total: str
-    fields: dict[str, str] = field(default_factory=dict)
-    """Optional fields by their plain name (tip, tax ...), in printing order."""
-    footer: str = ""
 
 
 def draw_receipt(rng: Random, split: str, level: float, tongue: Language | None = None) -> Page:
