@@ -26,17 +26,23 @@ class LoopGuard:
     """
 
     def __init__(self) -> None:
-        self._ids: list[int] = []
-        self._units = np.arange(1, LONGEST_UNIT + 1)
+        units = np.arange(1, LONGEST_UNIT + 1)
+        self._loop_at = np.maximum(MIN_TOKENS, MIN_REPEATS * units) - units
+        """For each unit the agreement at which it is a loop."""
         self._agreed = np.zeros(LONGEST_UNIT, dtype=np.int64)
         """Tokens in a row, up to the last one, that equal the token one unit before."""
+        self._ids = np.full(4 * LONGEST_UNIT, -1, dtype=np.int64)
+        """The latest tokens, after at least ``LONGEST_UNIT`` earlier ones, or -1 where there were none."""
+        self._end = LONGEST_UNIT
 
     def push(self, token_id: int) -> bool:
         """Take the next token; True from the moment on when the answer is in a loop."""
-        self._ids.append(token_id)
-        before = np.full(LONGEST_UNIT, -1, dtype=np.int64)
-        earlier = self._ids[-2 : -2 - LONGEST_UNIT : -1]
-        before[: len(earlier)] = earlier
-        self._agreed = np.where(before == token_id, self._agreed + 1, 0)
-        covered = self._agreed + self._units
-        return bool(((covered >= MIN_TOKENS) & (covered >= MIN_REPEATS * self._units)).any())
+        if self._end == len(self._ids):
+            self._ids[:LONGEST_UNIT] = self._ids[-LONGEST_UNIT:]
+            self._end = LONGEST_UNIT
+        nearest_first = self._ids[self._end - LONGEST_UNIT : self._end][::-1]
+        self._agreed += 1
+        self._agreed *= nearest_first == token_id
+        self._ids[self._end] = token_id
+        self._end += 1
+        return bool((self._agreed >= self._loop_at).any())

@@ -3,6 +3,7 @@
 Boundary: numpy only; logits in, token ids and log-probabilities out. Knows no model and no text.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -98,10 +99,30 @@ def log_softmax(logits: Float[np.ndarray, "... vocab"]) -> Float64[np.ndarray, "
     wide = np.asarray(logits, dtype=np.float64)
     top = wide.max(axis=-1, keepdims=True)
     if not np.isfinite(top).all():
-        what = "no token that may be chosen" if np.isneginf(top).any() else "logits that are not numbers (NaN or inf)"
-        raise ModelError(f"the language model returned {what}; its weights are damaged or overflow this precision")
+        raise ModelError(_no_choice(bool(np.isneginf(top).any())))
     shifted = wide - top
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def log_total(logits: Float[np.ndarray, "vocab"]) -> float:
+    """Return what is subtracted from a logit to get its log-probability; cheaper than all of them.
+
+    Raises:
+        ModelError: a logit is not a number, is +inf, or every token is forbidden.
+
+    >>> round(log_total(np.zeros(4)), 4)
+    1.3863
+    """
+    top = float(logits.max())
+    if not math.isfinite(top):
+        raise ModelError(_no_choice(top == -math.inf))
+    # A few parts in ten million: 32 bits take a tenth of the time where the vocabulary is large.
+    return top + math.log(float(np.exp(logits - top).sum(dtype=np.float64)))
+
+
+def _no_choice(all_forbidden: bool) -> str:
+    what = "no token that may be chosen" if all_forbidden else "logits that are not numbers (NaN or inf)"
+    return f"the language model returned {what}; its weights are damaged or overflow this precision"
 
 
 def penalise(scores: Float64[np.ndarray, "vocab"], earlier: Sequence[int], penalty: float) -> None:
@@ -151,9 +172,9 @@ def generate(
     answer: list[int] = []
     logits, is_looping = first_logits, False
     while True:
-        logprobs = log_softmax(logits)
         if sampling.watch:
-            sampling.watch(logprobs)
+            sampling.watch(log_softmax(logits))
+        total = log_total(logits)
         scores = np.array(logits, dtype=np.float64)
         scores[banned] = -np.inf
         penalise(scores, answer, sampling.repetition_penalty)
@@ -162,7 +183,7 @@ def generate(
         chosen = _pick(scores, sampling, rng)
         if chosen in stops:
             return
-        yield chosen, float(logprobs[chosen])
+        yield chosen, float(logits[chosen]) - total
         answer.append(chosen)
         is_looping |= sampling.stop_loops and guard.push(chosen)
         if form:
@@ -209,8 +230,10 @@ class _Form:
 
 def _pick(scores: Float64[np.ndarray, "vocab"], sampling: Sampling, rng: np.random.Generator) -> int:
     if sampling.temperature == 0:
-        log_softmax(scores)  # refuses a row without any candidate
-        return int(scores.argmax())
+        chosen = int(scores.argmax())
+        if not math.isfinite(scores[chosen]):  # no candidate, or no number
+            raise ModelError(_no_choice(bool(np.isneginf(scores[chosen]))))
+        return chosen
     # Shifting first keeps a tiny temperature from overflowing.
     scaled = (scores - scores.max()) / sampling.temperature
     ids, probabilities = keep_likely(scaled, top_k=sampling.top_k, top_p=sampling.top_p)

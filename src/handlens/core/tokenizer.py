@@ -210,18 +210,26 @@ class CharacterTokenizer:
 
 
 class TextStream:
-    """Turns ids that arrive one by one into text that never splits a character."""
+    """Turns ids that arrive one by one into text that never splits a character.
+
+    Only ids since the last whole character are decoded, behind those just before them: some vocabularies write a
+    word otherwise where nothing stands before it.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
+        self._before: list[int] = []
+        self._new: list[int] = []
         self._sent = ""
+        """Text of ``_before``."""
 
     def push(self, token_id: int) -> str:
         """Return the new text; empty while a multi-byte character is incomplete."""
-        self._ids.append(token_id)
-        text = self._tokenizer.decode(self._ids)
-        if text.endswith("\ufffd"):
+        self._new.append(token_id)
+        text = self._tokenizer.decode([*self._before, *self._new])
+        said = text[len(self._sent) :]
+        if not said or text.endswith("\ufffd"):
             return ""
-        new, self._sent = text[len(self._sent) :], text
-        return new
+        self._before, self._new = self._new, []
+        self._sent = self._tokenizer.decode(self._before)
+        return said

@@ -98,6 +98,7 @@ class Lens:
         self.open_language = open_language
         self._vision: VisionHalf | None = None
         self._language: tuple[Room, LanguageHalf] | None = None
+        self._specials: list[int] | None = None
         self._answers = itertools.count(1)
         self._current = 0
 
@@ -244,7 +245,9 @@ class Lens:
         return {self.tokenizer.id_of(token) for token in self.family.template.stops}
 
     def _never_said(self, stops: set[int], vocab_size: int) -> list[int]:
-        return [token for token in range(vocab_size) if token not in stops and self.tokenizer.is_special(token)]
+        if self._specials is None:
+            self._specials = [token for token in range(vocab_size) if self.tokenizer.is_special(token)]
+        return [token for token in self._specials if token not in stops]
 
     @contextlib.contextmanager
     def _vision_half(self) -> Iterator[VisionHalf]:

@@ -98,6 +98,10 @@ class LlamaCppLanguage:
         assert len(ids) == len(parents) <= self._room.beams, "more beams than this half was opened for"
         self._follow(parents)
         count = len(ids)
+        if count == 1 and self._sequences == [0]:
+            self._decode(llama.Batch(n_tokens=1, token=(c_int32 * 1)(ids[0])))
+            self._length += 1
+            return self._logits(1)
         tokens = (c_int32 * count)(*ids)
         positions = (c_int32 * count)(*[self._length] * count)
         ones, wanted = (c_int32 * count)(*[1] * count), (c_int8 * count)(*[1] * count)
@@ -226,13 +230,11 @@ class LlamaCppLanguage:
             )
 
     def _logits(self, count: int, *, last: bool = False) -> np.ndarray:
-        rows = [
-            np.ctypeslib.as_array(
-                self._lib.llama_get_logits_ith(self._context, -1 if last else row), (self.vocab_size,)
-            )
-            for row in range(count)
-        ]
-        return np.stack(rows)
+        num_bytes = self.vocab_size * ctypes.sizeof(c_float)
+        places = (-1,) if last else range(count)
+        # A copy by address: ctypes arrays would cost more than a small model's step.
+        rows = [ctypes.string_at(self._lib.llama_get_logits_ith(self._context, place), num_bytes) for place in places]
+        return np.frombuffer(bytearray().join(rows), dtype=np.float32).reshape(-1, self.vocab_size)
 
 
 def chunk_edges(prompt: Prompt, batch: int) -> tuple[int, ...]:
