@@ -3,6 +3,7 @@
 Boundary: any ``Answerer``; opens pictures and keeps conversations, computes nothing itself.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from handlens.core.pages import open_any
 from handlens.core.sampling import Ending, Sampling, why_ended
 from handlens.core.sight import Sight, look_at
 from handlens.errors import ImageError, SettingError
+from handlens.measure.network import alone
 
 if TYPE_CHECKING:
     from handlens.fields.answers import Fields
@@ -62,7 +64,8 @@ class Model:
         self.answerer = answerer
         self.info: ModelInfo = answerer.info
         self.folder = folder
-        """Where the model lies; None for one that was not opened by ``handlens.load``."""
+        """Where the model lies; None for one that was not opened by ``handlens.load``. What lies here needs no network,
+        so this thread gets none while the model works."""
 
     def __getattr__(self, name: str) -> Any:
         """Give what the answerer itself has, such as ``tokenizer``."""
@@ -72,15 +75,26 @@ class Model:
 
     def see(self, images: Sequence[Picture], *, max_slices: int | None = None) -> Seen:
         """Encode opened pictures once."""
-        return self.answerer.see(images, max_slices=max_slices)
+        with self._alone():
+            return self.answerer.see(images, max_slices=max_slices)
 
     def answer(self, chat: Chat, seen: Seen, sampling: Sampling) -> Iterator[Token]:
         """Yield the answer token by token."""
-        return self.answerer.answer(chat, seen, sampling)
+        tokens = iter(self.answerer.answer(chat, seen, sampling))
+        while True:
+            with self._alone():  # not while the caller looks at a token
+                token = next(tokens, None)
+            if token is None:
+                return
+            yield token
 
     def score(self, chat: Chat, seen: Seen, continuations: Sequence[str]) -> list[float]:
         """Return the log-probability (nats) of each continuation."""
-        return self.answerer.score(chat, seen, continuations)
+        with self._alone():
+            return self.answerer.score(chat, seen, continuations)
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        return alone() if self.folder else contextlib.nullcontext()
 
     def look(self, *images: Viewable, max_slices: int | None = None) -> Seen:
         """Open and encode pictures once, to ask about them many times.

@@ -57,6 +57,53 @@ print(len(refused), len(ways), sum(not entry["allowed"] for entry in tried))
     assert run(script).split() == ["7", "7", "7"]
 
 
+def test_a_loaded_model_works_without_a_network_and_leaves_its_caller_alone():
+    """Inside ``see`` and ``answer`` of this thread nothing but loopback; between tokens and elsewhere all is free."""
+    script = """
+import socket, threading
+from PIL import Image
+import handlens
+from handlens.core.chat import ask
+from handlens.core.images import Picture
+from handlens.core.sampling import Sampling
+
+def reach():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        try:
+            out.connect(("192.0.2.1", 53))  # a datagram socket sends nothing when it connects
+        except PermissionError:
+            return "refused"
+        except OSError:
+            pass  # a machine without a network: it was not we who refused
+        return "free"
+
+told = []
+class Spy:
+    def __init__(self, inner):
+        self.inner, self.info = inner, inner.info
+    def see(self, images, *, max_slices=None):
+        other = threading.Thread(target=lambda: told.append(("other thread", reach())))
+        other.start(); other.join()
+        told.append(("see", reach()))
+        return self.inner.see(images, max_slices=max_slices)
+    def answer(self, chat, seen, sampling):
+        for token in self.inner.answer(chat, seen, sampling):
+            told.append(("answer", reach()))
+            yield token
+
+model = handlens.load("nano", keep=True)
+model.answerer = Spy(model.answerer)
+seen = model.see([Picture(Image.new("RGB", (32, 32)), "p")])
+for token in model.answer(ask("What is it?"), seen, Sampling(max_tokens=2)):
+    told.append(("between tokens", reach()))
+told.append(("after", reach()))
+print(sorted({f"{where}: {how}" for where, how in told}))
+"""
+    assert run(script, HANDLENS_NO_CACHE="1", HANDLENS_NO_PROFILE="1").strip() == str(
+        ["after: free", "answer: refused", "between tokens: free", "other thread: free", "see: refused"]
+    )
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="seccomp is of Linux")
 def test_libraries_in_c_get_no_socket_in_threads_that_ran_before_and_in_children():
     script = """

@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import http.client
+import http.server
 import json
+import threading
 import urllib.parse
 
 import pytest
@@ -59,6 +61,55 @@ def test_two_workers_behind_one_door(nano):
     finally:
         for running in (door, *workers):
             stop(running)
+
+
+class Stranger(http.server.BaseHTTPRequestHandler):
+    """A worker of another maker: OpenAI's routes, plain words when it is full, nothing of ours."""
+
+    def do_GET(self):
+        self.tell(200, "application/json", b'{"object": "list", "data": [{"id": "theirs"}]}')
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        if self.server.is_full:
+            self.tell(503, "text/plain", b"Request dropped due to backpressure")
+        else:
+            self.tell(200, "application/json", b'{"choices": [{"message": {"content": "seen"}}]}')
+
+    def tell(self, status, kind, body):
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *words):
+        pass
+
+
+def test_workers_of_other_makers_one_full_and_then_both():
+    from handlens.serve.gateway import build_gateway
+
+    servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stranger) for _ in range(2)]
+    for server in servers:
+        server.is_full = False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    servers[0].is_full = True
+    urls = [f"http://127.0.0.1:{server.server_port}/v1" for server in servers]
+    door = start(build_gateway(urls, ServerSettings()))
+    try:
+        for _ in range(3):  # the full one is asked first, and the other one answers
+            status, text = request(door.url, "POST", "/v1/chat/completions", b"{}")
+            assert (status, json.loads(text)["choices"][0]["message"]["content"]) == (200, "seen")
+        assert json.loads(request(door.url, "GET", "/v1/models")[1])["data"][0]["id"] == "theirs"
+        servers[1].is_full = True
+        assert request(door.url, "POST", "/v1/chat/completions", b"{}") == (503, b"Request dropped due to backpressure")
+        assert json.loads(request(door.url, "GET", "/health")[1])["status"] == "ok"
+    finally:
+        stop(door)
+        for server in servers:
+            server.shutdown()
+            server.server_close()
 
 
 def test_addresses_that_are_none():

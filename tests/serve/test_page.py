@@ -1,11 +1,12 @@
 """The page in a real browser, at the size of a desk and of a phone; skipped where no Chromium is installed."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from tests.serve.conftest import EXAMPLES
+from tests.serve.conftest import EXAMPLES, start, stop
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright (extra 'dev')")
@@ -154,7 +155,7 @@ def test_errors_and_claims_are_said(browser, served):
     )
     page.get_by_label("Your question").fill("What?")
     page.keyboard.press("Enter")
-    page.get_by_text("rejected 20 %: The total is 5. (slice 3)").wait_for()
+    page.get_by_text("rejected 20 %: The total is 5. (slice 3)").wait_for()  # no picture: the slice in words alone
     page.get_by_text("Not checked, no claims: Hello!").wait_for()
     assert page.locator(".turn.model .said").inner_text() == "<b>5</b>"  # an answer is text, never markup
     page.unroute("**/v1/chat/completions")
@@ -165,3 +166,84 @@ def test_errors_and_claims_are_said(browser, served):
     page.get_by_role("alert").get_by_text("too many Try again in 7 s.").wait_for()
     assert page.get_by_label("Your question").input_value() == "Again?"
     context.close()
+
+
+FOUND = {
+    "fields": {
+        "shop": {"answer": "<i>Bakery</i>", "present": True, "confidence": 0.912, "box": [350, 0, 700, 275],
+                 "slice": {"slice": 2, "row": 0, "column": 1, "share": 0.9}},
+        "tip": {"answer": "not present", "present": False, "confidence": 0.8, "box": None, "slice": None},
+    },
+    "calibrated": False, "memory_bytes": 2**20,
+    "image": {"width": 700, "height": 1100, "grid": [2, 4], "visual_tokens": 576, "resize_factor": 0.72,
+              "smallest_letter_px": 11, "warning": None, "advice": None},
+}  # fmt: skip
+
+
+def test_fields_are_read_and_their_place_is_shown_on_the_picture(browser, served):
+    page = browser.new_context(viewport={"width": 390, "height": 844}).new_page()
+    page.goto(served)
+    page.get_by_text("Read fields", exact=True).click()
+    read = page.get_by_role("button", name="Read fields of the last picture")
+    read.click()
+    page.get_by_role("alert").get_by_text("choose one first").wait_for()
+    page.set_input_files("#file", str(EXAMPLES / "receipt.png"))
+    page.get_by_role("button", name="Remove receipt.png").wait_for()
+    for text, said in (
+        ("", "Name at least one field"),
+        ("total: euros", "'euros' is no kind of field"),
+        ("{", "not JSON"),
+    ):
+        page.get_by_label("One field a line").fill(text)
+        read.click()
+        page.get_by_role("alert").get_by_text(said).wait_for()
+    page.route("**/v1/fields", lambda route: route.fulfill(json=FOUND))
+    page.get_by_label("One field a line").fill("shop\n tip : number\n")
+    with page.expect_request("**/v1/fields") as asked:
+        read.click()
+    body = asked.value.post_data_json
+    assert body["schema"] == {"properties": {"shop": {"type": "string"}, "tip": {"type": "number"}}}
+    assert (body["model"], body["image_url"]["url"][:22]) == ("nano", "data:image/png;base64,")
+    place = page.get_by_role("button", name="slice 2")
+    place.click()
+    mark, image = page.locator("rect.mark").bounding_box(), page.locator(".frame img").bounding_box()
+    assert abs(mark["x"] - image["x"] - mark["width"]) < 8  # the right half, at the top; strokes count
+    assert abs(mark["y"] - image["y"]) < 8
+    assert page.locator("table.fields").inner_text().split("\n")[1:] == [
+        "shop\t<i>Bakery</i>\t91 %\tslice 2", "tip\tnot present\t80 %\t",
+    ]  # fmt: skip
+    page.get_by_text("nothing was measured for these weights").wait_for()
+    place.click()
+    assert page.locator("rect.mark").count() == 0
+    assert page.locator("rect").count() == 8
+    keep(page, "phone-fields")
+    claim = {"text": "It is a bakery.", "verdict": "supported", "probability": 0.9,
+             "slice": {"picture": 0, "slice": 7, "row": 3, "column": 0}}  # fmt: skip
+    facts = {"images": [FOUND["image"]], "ended": "stop", "seconds": {"first_word": 1}, "tokens_per_second": 1,
+             "memory_bytes": 1, "claims": [claim]}  # fmt: skip
+    said = f"data: {json.dumps({'choices': [{'delta': {}}], 'handlens': facts})}\n\ndata: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=said))
+    page.get_by_label("Your question").fill("What?")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="slice 7").click()
+    mark, image = page.locator("rect.mark").bounding_box(), page.locator(".frame img").bounding_box()
+    assert abs(mark["x"] - image["x"]) < 8  # the left half, at the bottom
+    assert abs(mark["y"] + mark["height"] - image["y"] - image["height"]) < 8
+    page.context.close()
+
+
+def test_the_offline_page_is_named_where_it_is_served(browser, served, nano):
+    from handlens.serve.app import build_app
+    from handlens.serve.offline import OfflineFolder
+    from handlens.serve.settings import ServerSettings
+
+    page = browser.new_page()
+    page.goto(served)  # without the folder
+    page.get_by_text("nano.").wait_for()
+    assert not page.get_by_role("link").is_visible()
+    running = start(build_app(nano, ServerSettings(), offline=OfflineFolder(nano.folder)))
+    page.goto(running.url)
+    page.get_by_role("link", name="The same in this browser alone").wait_for()
+    assert page.get_by_role("link").get_attribute("href") == "offline/"
+    page.close()
+    stop(running)

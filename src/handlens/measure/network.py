@@ -3,9 +3,12 @@
 Boundary: Python's audit events, which see what Python code does; ``syscalls.py`` holds back libraries in C.
 """
 
+import contextlib
 import ipaddress
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from handlens.errors import SettingError
@@ -38,10 +41,40 @@ def forbid_network() -> list[dict[str, Any]]:
         is_allowed = is_local(address)
         tried.append({"event": event, "address": str(address), "allowed": is_allowed})
         if not is_allowed:
-            raise NetworkForbidden(f"{event} to {address}: only loopback is allowed while pictures are answered")
+            raise _forbidden(event, address)
 
     sys.addaudithook(watch)
     return tried
+
+
+_inside = threading.local()
+_watching = threading.Lock()
+"""Locked for good by the first ``alone``: an audit hook is added once and cannot be removed."""
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Refuse every address but loopback to Python code of this thread inside the block; all else is free.
+
+    This is what a program that calls ``handlens.load`` gets: its own connections are its own business.
+    """
+    if _watching.acquire(blocking=False):
+        sys.addaudithook(_refuse_inside)
+    depth = getattr(_inside, "depth", 0)
+    _inside.depth = depth + 1
+    try:
+        yield
+    finally:
+        _inside.depth = depth
+
+
+def _refuse_inside(event: str, values: tuple[Any, ...]) -> None:
+    if event in EVENTS and getattr(_inside, "depth", 0) and not is_local(values[EVENTS[event]]):
+        raise _forbidden(event, values[EVENTS[event]])
+
+
+def _forbidden(event: str, address: Any) -> NetworkForbidden:
+    return NetworkForbidden(f"{event} to {address}: only loopback is allowed while pictures are answered")
 
 
 def seal() -> None:

@@ -15,7 +15,7 @@ from handlens.answerer import Answerer
 from handlens.core.images import open_picture
 from handlens.errors import ImageError, NeedsExtra
 from handlens.serve.fields import FieldsAsk, fields_model, to_fields_ask
-from handlens.serve.guard import App, Guard
+from handlens.serve.guard import PAGE_PARTS, App, Guard
 from handlens.serve.metrics import Metrics, resident_bytes
 from handlens.serve.offline import OfflineFolder, add_offline_routes
 from handlens.serve.pictures import Upload, Uploads
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 PAGE = Path(__file__).parent / "page"
-PAGE_FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
+PAGE_FILES = {"/": "index.html"} | {f"/{name}": name for name in PAGE_PARTS}
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -88,7 +88,7 @@ def build_app(
     _fields_route(app, worker, settings)
     _model_routes(app, answerer)
     _file_routes(app, uploads, settings)
-    _status_routes(app, worker, metrics, answerer)
+    _status_routes(app, worker, metrics, answerer, can_go_offline(offline) and not settings.api_key)
     _page_routes(app)
     if offline:
         add_offline_routes(app, offline)
@@ -110,8 +110,8 @@ def _refusals(app: "FastAPI") -> None:
         return answer(refusal)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Any, error: RequestValidationError) -> JSONResponse:
-        return answer(explain(error.errors()))
+    async def invalid(request: Any, error: RequestValidationError) -> JSONResponse:
+        return answer(explain(error.errors(), path=request.url.path))
 
     @app.exception_handler(HTTPException)
     async def other(_: Any, error: HTTPException) -> JSONResponse:
@@ -319,7 +319,15 @@ def _file_routes(app: "FastAPI", uploads: Uploads, settings: ServerSettings) -> 
         return {"id": file_id, "object": "file", "deleted": True}
 
 
-def _status_routes(app: "FastAPI", worker: Worker, metrics: Metrics, answerer: Answerer) -> None:
+def can_go_offline(offline: OfflineFolder | None) -> bool:
+    """True where the page for the browser can be made: it needs the torch weights beside the bundle."""
+    files = ("manifest.json", "model.safetensors")
+    return offline is not None and all((offline.model / name).is_file() for name in files)
+
+
+def _status_routes(
+    app: "FastAPI", worker: Worker, metrics: Metrics, answerer: Answerer, has_offline_page: bool
+) -> None:
     from fastapi.responses import PlainTextResponse
 
     @app.get("/health")
@@ -329,6 +337,7 @@ def _status_routes(app: "FastAPI", worker: Worker, metrics: Metrics, answerer: A
             "model": answerer.info.name,
             "waiting": worker.num_waiting,
             "notice": answerer.info.notice,
+            "offline": has_offline_page,
             "version": __version__,
         }
 

@@ -6,22 +6,23 @@ our own, vLLM, or Ray Serve.
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from handlens.errors import NeedsExtra, SettingError
-from handlens.serve.guard import App, Guard
+from handlens.serve.guard import PAGE_PARTS, App, Guard
 from handlens.serve.metrics import Metrics, resident_bytes
 from handlens.serve.settings import Refusal, ServerSettings
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
-PASSED_ON = ("content-type", "accept", "authorization", "retry-after", "cache-control")
+PASSED_ON = (
+    "content-type", "accept", "authorization", "retry-after", "cache-control", "content-security-policy",
+    "x-content-type-options", "referrer-policy",
+)  # fmt: skip
 RESTING_S = 2.0
 """A worker that could not be reached is tried again after so long."""
 
@@ -60,7 +61,7 @@ def build_gateway(urls: Sequence[str], settings: ServerSettings) -> App:
     try:
         import httpx2
         from starlette.applications import Starlette
-        from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+        from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
         from starlette.routing import Route
     except ModuleNotFoundError as cause:
         raise NeedsExtra(f"the server ({cause.name} is missing)", "serve") from None
@@ -93,7 +94,7 @@ def build_gateway(urls: Sequence[str], settings: ServerSettings) -> App:
                 worker.busy -= 1
                 text = await answer.aread()
                 await answer.aclose()
-                busiest = JSONResponse(json.loads(text or b"{}"), answer.status_code, headers=kept)
+                busiest = Response(text, answer.status_code, headers=kept)  # not always JSON: other makers, proxies
                 continue
             return StreamingResponse(_until_done(answer, worker), answer.status_code, headers=kept)
         if busiest is not None:
@@ -120,7 +121,7 @@ def build_gateway(urls: Sequence[str], settings: ServerSettings) -> App:
         Route("/v1/{path:path}", pass_on, methods=methods),
         Route("/health", health),
         Route("/metrics", numbers),
-        *(Route(path, pass_on) for path in ("/", "/page.css", "/page.js", "/openapi.json")),
+        *(Route(path, pass_on) for path in ("/", *(f"/{name}" for name in PAGE_PARTS), "/openapi.json")),
     ]
     return Guard(Starlette(routes=routes, lifespan=lifespan), settings, metrics)
 

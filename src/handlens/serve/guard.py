@@ -17,7 +17,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN_PATHS = {"/", "/health", "/page.css", "/page.js", "/favicon.ico"}
+PAGE_PARTS = ("page.css", "page.js", "picture.js", "talk.js", "fields.js")
+"""What the page consists of, beside itself."""
+OPEN_PATHS = {"/", "/health", "/favicon.ico", *(f"/{name}" for name in PAGE_PARTS)}
 """What a browser or a load balancer reads without a key; none of it tells of a picture."""
 LOCAL_NAMES = {"localhost", "127.0.0.1", "::1", "testserver"}
 KNOWN_PATHS = (

@@ -214,27 +214,27 @@ def _is_text(part: str) -> bool:
     return True
 
 
-def explain(errors: Sequence[Any]) -> Refusal:
-    """Return the first of pydantic's errors as one teaching sentence."""
+def explain(errors: Sequence[Any], *, path: str = "/v1/chat/completions") -> Refusal:
+    """Return the first of pydantic's errors as one teaching sentence; ``path`` is what was asked."""
     error = errors[0]
-    path = [str(part) for part in error["loc"] if part != "body"]
-    kind, place = error["type"], ".".join(path) or "the body"
+    parts = [str(part) for part in error["loc"] if part != "body"]
+    kind, place = error["type"], ".".join(parts) or "the body"
     if kind == "json_invalid":
         reason = error.get("ctx", {}).get("error", "")
         return Refusal(400, f"the body is not JSON ({reason}); send one JSON object", code="invalid_json")
     if kind == "extra_forbidden":
-        hint = did_you_mean(path[-1], _known_keys()) if len(path) == 1 else ""
+        hint = did_you_mean(parts[-1], _known_keys(path)) if len(parts) == 1 else ""
         return Refusal(400, f"unknown key {place!r}{hint}", param=place, code="unknown_key")
-    if kind in ("model_attributes_type", "missing") and not path:
+    if kind in ("model_attributes_type", "missing") and not parts:
         return Refusal(400, "the body is no JSON object; send one with content-type application/json")
     return Refusal(400, f"{place}: {error['msg']}", param=place)
 
 
-def _known_keys() -> set[str]:
+def _known_keys(path: str) -> set[str]:
     from handlens.serve.fields import fields_model
 
-    fields = {**request_model().model_fields, **fields_model().model_fields}
-    return {field.alias or name for name, field in fields.items()}
+    model = fields_model() if path.endswith("/fields") else request_model()
+    return {field.alias or name for name, field in model.model_fields.items()}
 
 
 def completion(
