@@ -2,6 +2,7 @@
 
 import copy
 import json
+import multiprocessing
 from dataclasses import replace
 from itertools import islice
 
@@ -219,3 +220,12 @@ def test_rate_follows_the_phase(packed, config, vision):
     rates = {group["lr"] for optimiser in learner.optimisers.values() for group in optimiser.param_groups}
     assert list(rates) == [pytest.approx(6e-4)]
     assert copy.deepcopy(learner.modules).keys() == {"model", "muon", "adamw", "head"}
+
+
+def test_a_failed_phase_leaves_no_process(fresh, config, sft, tokenizer, tmp_path):
+    with pytest.raises(TrainingError) as kept:  # what is raised holds every frame of the run
+        run(fresh(), config, replace(sft, rate=1e25), tokenizer, tmp_path)
+    assert "lower sft.rate" in str(kept.value)
+    for child in multiprocessing.active_children():
+        child.join(5)
+    assert not multiprocessing.active_children()

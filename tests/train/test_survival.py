@@ -99,7 +99,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
 
 def kill_at_random(start, tmp_path: Path, kills: int) -> None:
     began = time.monotonic()
-    assert start("straight").wait() == 0
+    straight = start("straight")
+    assert straight.wait() == 0, straight.said
     duration = time.monotonic() - began
     draw = random.Random(kills)
     for _ in range(kills):

@@ -3,7 +3,10 @@
 Boundary: a phase of ``phases.py`` and batches of ``feed.py`` in, a trained model out.
 """
 
+import contextlib
+import functools
 import json
+import multiprocessing
 import os
 import pickle
 import signal
@@ -11,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -102,26 +106,26 @@ def train_phase(
     pause = stop if isinstance(stop, Pause) else Pause()
     run = PhaseRun(learner, config, folder, seed, report, window, pause)
     run.load()
-    stream = _stream(phase, config, tokenizer, seed, run.progress.next_indexes, world, draw)
     saved = time.monotonic()
     model.train()
     model.llm.set_attn_implementation(attention_of(phase, world))
     try:
-        while run.progress.step < phase.steps and not run.is_stale(held_out):
-            try:
-                run.step(_next(stream))
-                if held_out is not None:
-                    run.look(held_out)
-            except HandlensError:
-                if world.size == 1 and run.progress.step:
+        with _stream(phase, config, tokenizer, seed, run.progress.next_indexes, world, draw) as stream:
+            while run.progress.step < phase.steps and not run.is_stale(held_out):
+                try:
+                    run.step(_next(stream))
+                    if held_out is not None:
+                        run.look(held_out)
+                except HandlensError:
+                    if world.size == 1 and run.progress.step:
+                        run.save()
+                    raise
+                paused, due = world.agree(stop(), time.monotonic() - saved > seconds_between_checkpoints)
+                if paused or due:
                     run.save()
-                raise
-            paused, due = world.agree(stop(), time.monotonic() - saved > seconds_between_checkpoints)
-            if paused or due:
-                run.save()
-                saved = time.monotonic()
-            if paused:
-                return False
+                    saved = time.monotonic()
+                if paused:
+                    return False
     except OutOfTime:
         if run.saved_step != run.progress.step:
             run.save()
@@ -353,24 +357,26 @@ class _Records(torch.utils.data.IterableDataset[Any]):
             yield pickle.dumps(error)
 
 
-def _serve_the_run(worker: int) -> None:
-    """Live as long as the run, and no longer.
+def _serve_the_run(worker: int, *, ended: Connection, end: Connection) -> None:
+    """Live as long as the run reads batches, and no longer.
 
     A signal for the whole process group must not take the batches away before the checkpoint is written. A process
-    whose run was killed would wait for ever for somebody to read its last batch.
+    whose run was killed, or has failed, would wait for ever for somebody to read its last batch.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     run = os.getppid()
+    end.close()  # the copy of this process; the last one is the run's
 
     def follow() -> None:
-        while os.getppid() == run:
-            time.sleep(0.5)
+        while os.getppid() == run and not ended.poll(0.5):
+            pass
         os._exit(0)
 
     threading.Thread(target=follow, daemon=True).start()
 
 
+@contextlib.contextmanager
 def _stream(
     phase: Phase,
     config: HandlensConfig,
@@ -379,23 +385,26 @@ def _stream(
     next_indexes: Sequence[int],
     world: World,
     draw: Draw,
-) -> Iterator[bytes]:
+) -> Iterator[Iterator[bytes]]:
+    """Give batches made by another process, which ends with the block."""
     if next_indexes and len(next_indexes) != phase.streams:
         raise TrainingError(
             f"phase {phase.name}: its checkpoint has {len(next_indexes)} streams, {phase.streams} are asked for; "
             f"use --set {phase.name}.streams={len(next_indexes)}"
         )
     starts = {stream: next_indexes[stream] if next_indexes else stream for stream in world.streams(phase)}
-    return iter(
-        torch.utils.data.DataLoader(
-            _Records(phase, config, tokenizer, seed, starts, draw),
-            batch_size=None,
-            num_workers=1,
-            prefetch_factor=3,
-            worker_init_fn=_serve_the_run,
-            generator=torch.Generator(),
+    ended, end = multiprocessing.Pipe(duplex=False)
+    with ended, end:
+        yield iter(
+            torch.utils.data.DataLoader(
+                _Records(phase, config, tokenizer, seed, starts, draw),
+                batch_size=None,
+                num_workers=1,
+                prefetch_factor=3,
+                worker_init_fn=functools.partial(_serve_the_run, ended=ended, end=end),
+                generator=torch.Generator(),
+            )
         )
-    )
 
 
 def _next(stream: Iterator[bytes]) -> list[Batch]:
