@@ -15,7 +15,9 @@ PACKAGED = {"nano": Path(__file__).parent / "nano"}
 
 
 def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False, profile: bool = True) -> "Model":
-    """Return a model that answers: ``nano``, one that was fetched or made, a bundle folder, or a torch model folder.
+    """Return a model that answers: ``nano``, one that was fetched or made, a bundle, torch model or GGUF pair folder.
+
+    A GGUF pair, two files of llama.cpp, can also be named by the path of its language file.
 
     ``keep`` holds a bundle's halves in memory for many questions, ``cache`` keeps visual tokens on disk, and
     ``profile`` uses what ``handlens tune`` found for this machine.
@@ -40,9 +42,14 @@ def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False,
     if not folder.exists():
         raise ModelError(
             f"unknown model '{model}'; known: {', '.join(PACKAGED)}; or give the path of a folder: "
-            "a bundle (manifest.json) or a torch model (config.json, model.safetensors)"
+            "a bundle (manifest.json), a torch model (config.json, model.safetensors) or a GGUF pair"
         )
-    weights = ("config.json", "model.safetensors")
+    is_folder = folder.is_dir() and not (folder / "manifest.json").is_file()
+    if folder.suffix == ".gguf" or (is_folder and any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))):
+        from handlens.engine.pair import open_pair
+
+        return Model(open_pair(folder, keep=keep), folder=folder)
+    weights = ("config.json", "model.safetensors", "model.safetensors.index.json")
     if not (folder / "manifest.json").is_file() and any((folder / name).is_file() for name in weights):
         try:
             from handlens.model.halves import open_torch

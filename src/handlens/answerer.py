@@ -40,6 +40,8 @@ class SeenPicture:
     plan: SlicePlan
     visual_tokens: Float32[np.ndarray, "slices queries dim"] | None
     """None where a remote endpoint does the seeing."""
+    times: tuple[float, ...] = ()
+    """Seconds of the frames that share these visual tokens; empty for a still picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,11 @@ class Seen:
     def plans(self) -> list[SlicePlan]:
         """The division of every picture."""
         return [picture.plan for picture in self.pictures]
+
+    @property
+    def shows_frames(self) -> bool:
+        """True when a picture is part of a clip."""
+        return any(picture.times for picture in self.pictures)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ Boundary: names and numbers only; ``core/prompt.py`` and ``model/`` read them.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, cast, get_args
 
 from handlens.core.patches import PositionRule
 from handlens.core.sampling import Sampling
-from handlens.errors import ModelError, did_you_mean
+from handlens.errors import ModelError, SettingError, did_you_mean
 
 Schema = Literal["grid_wrapped", "slice_wrapped"]
 """``grid_wrapped``: one <slice> around all cells (2.0, 2.5). ``slice_wrapped``: one per cell (2.6 and later)."""
@@ -17,6 +17,9 @@ Division = Literal["square", "grid", "grid_of_rows"]
 Tower = Literal["siglip", "timm", "native"]
 """Layout of the vision weights: HF SigLIP with tanh GELU, timm with erf GELU, or the class of transformers."""
 LanguageKind = Literal["llama", "qwen2", "qwen3", "minicpm", "qwen3_5"]
+Decoding = Literal["greedy", "released", "sampled", "searched"]
+"""``greedy``: the likeliest token, repeatable. ``sampled``, ``searched``: what the released ``chat`` does with and
+without its argument ``sampling``. ``released``: what it does when nothing is said."""
 Proof = Literal["official run", "composition", "facts"]
 """How parity is known; docs/families.md says what each means."""
 
@@ -70,35 +73,41 @@ class Defaults:
 
     sampled: Sampling
     searched: Sampling
-    samples: bool = True
-    """Sampling is the default; False: beam search is."""
+    released: Literal["greedy", "sampled", "searched"] = "sampled"
+    """What ``chat`` does when nothing is asked for."""
     max_prompt_tokens: int = 2048
     """A longer prompt is cut at its right end."""
     drops_id_zero: bool = True
     """The released decoding leaves out every id 0, also a real "!" of the Llama 3 and Qwen vocabularies."""
 
-    @property
-    def chosen(self) -> Sampling:
-        """What ``chat`` does when nothing is asked for."""
-        return self.sampled if self.samples else self.searched
+    def sampling(self, decoding: Decoding) -> Sampling:
+        """Return the settings of one way of choosing tokens."""
+        chosen = self.released if decoding == "released" else decoding
+        return {"greedy": Sampling(), "sampled": self.sampled, "searched": self.searched}[chosen]
 
 
 def _defaults(
     max_tokens: int,
     max_prompt_tokens: int,
     *,
-    samples: bool = True,
+    released: Literal["sampled", "searched"] = "sampled",
     temperature: float = 0.7,
     top_p: float = 0.8,
     top_k: int = 100,
     penalty: float = 1.05,
 ) -> Defaults:
+    # The released code watches no loops.
     return Defaults(
         sampled=Sampling(
-            max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=penalty
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            repetition_penalty=penalty,
+            stop_loops=False,
         ),
-        searched=Sampling(max_tokens=max_tokens, num_beams=3, repetition_penalty=1.2),
-        samples=samples,
+        searched=Sampling(max_tokens=max_tokens, num_beams=3, repetition_penalty=1.2, stop_loops=False),
+        released=released,
         max_prompt_tokens=max_prompt_tokens,
     )
 
@@ -126,6 +135,8 @@ class Family:
     """The slices of a prompt are one padded batch whose padding is read (2.5)."""
     groups_frames: bool = False
     """Frames of a video share one block of visual tokens (4.5)."""
+    numbers_frames: bool = False
+    """Frames of a video have image ids, too."""
     query_positions: bool = False
     """A stored table is added to the queries (1.0, 2.0)."""
     stored_keys: bool = False
@@ -177,11 +188,14 @@ FAMILIES: dict[str, Family] = {
     for family in (
         replace(
             V20, name="1.0", division="square", stored_keys=True, proof="facts",
-            defaults=_defaults(2048, 2048, samples=False, temperature=0.6, penalty=1.0),
+            defaults=_defaults(2048, 2048, released="searched", temperature=0.6, penalty=1.0),
         ),
         V20, V25, V26, V40, V45, V46,
         replace(V46, name="4.6-4x", merge=2),
-        replace(V40, name="nano", side_px=224, template=CHATML),
+        replace(
+            V40, name="nano", side_px=224, template=CHATML, numbers_frames=True,
+            defaults=replace(V40.defaults, released="greedy", drops_id_zero=False),
+        ),
     )
 }  # fmt: skip
 
@@ -195,3 +209,19 @@ def family_named(name: str) -> Family:
     if name not in FAMILIES:
         raise ModelError(f"unknown family '{name}'{did_you_mean(name, FAMILIES)}")
     return FAMILIES[name]
+
+
+def sampling_for(family: str, decoding: str = "greedy", **given: Any) -> Sampling:
+    """Return how a version chooses tokens; ``given`` settings that are not None overrule its own.
+
+    >>> sampling_for("2.0", "released").temperature, sampling_for("2.0", "released", temperature=0.3).top_p
+    (0.7, 0.8)
+
+    Raises:
+        ModelError: the family is unknown.
+        SettingError: the way of choosing is unknown, or a setting is impossible.
+    """
+    if decoding not in get_args(Decoding):
+        raise SettingError(f"unknown decoding '{decoding}'{did_you_mean(decoding, get_args(Decoding))}")
+    own = family_named(family).defaults.sampling(cast("Decoding", decoding))
+    return replace(own, **{name: value for name, value in given.items() if value is not None})

@@ -94,7 +94,7 @@ def test_what_the_user_can_fix(capsys, tmp_path, photo):
 def test_models_that_cannot_be_opened(capsys, tmp_path, photo):
     assert failure(capsys, str(photo), "Why?", "--model", "nanoo") == (
         "unknown model 'nanoo'; known: nano; or give the path of a folder: "
-        "a bundle (manifest.json) or a torch model (config.json, model.safetensors)"
+        "a bundle (manifest.json), a torch model (config.json, model.safetensors) or a GGUF pair"
     )
     assert "has no manifest.json, so it is no bundle" in failure(capsys, str(photo), "Why?", "--model", str(tmp_path))
     assert "is not a folder; a bundle is a folder" in failure(capsys, str(photo), "Why?", "--model", str(photo))

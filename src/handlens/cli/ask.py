@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from handlens.cli.decoding_options import decoding_options
 from handlens.cli.engine_options import engine_choices, engine_options
 from handlens.core.images import MAX_PIXELS
 
@@ -23,15 +24,11 @@ PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".t
 
 @click.command()
 @click.argument("words", metavar='IMAGE... "QUESTION"', nargs=-1)
-@click.option("--model", default="nano", show_default=True, help="nano, or the folder of a bundle or torch model.")
+@click.option(
+    "--model", default="nano", show_default=True, help="nano, or the folder of a bundle, torch model or GGUF pair."
+)
 @click.option("--max-slices", type=click.IntRange(min=1), help="Most slices of a picture.  [default: the model's]")
-@click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
-@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy, higher is wilder.")
-@click.option("--top-k", type=int, default=0, show_default=True, help="Sample from so many tokens; 0 is all.")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="Sample from this share of probability.")
-@click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 repeats less.")
-@click.option("--beams", "num_beams", type=int, default=1, show_default=True, help="Answers searched side by side.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same answer.")
+@decoding_options
 @click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
@@ -40,6 +37,12 @@ PICTURE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".t
     help="Largest picture that is opened.",
 )
 @click.option("--frames", type=click.IntRange(min=1), help="So many frames of a GIF, video or folder, spread evenly.")
+@click.option(
+    "--fps", type=float, default=1.0, show_default=True, help="Frames a second of a folder, or without times."
+)
+@click.option(
+    "--pack", type=click.IntRange(1, 6), help="Frames in one block of visual tokens (4.5).  [default: the model's, 3]"
+)
 @click.option("--show", is_flag=True, help="Say what the model saw, on stderr.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write what it saw as a picture.")
 @click.option("--check", "is_checked", is_flag=True, help="Judge every claim of the answer on the picture.")
@@ -52,6 +55,8 @@ def ask(
     max_slices: int | None,
     max_pixels: int,
     frames: int | None,
+    fps: float,
+    pack: int | None,
     show: bool,
     picture: Path | None,
     is_checked: bool,
@@ -75,36 +80,42 @@ def ask(
     sources, question = split_words(words)
     begin = time.perf_counter()
     import handlens
+    from handlens.cli.decoding_options import Decoded
     from handlens.core.chat import ask as ask_once
-    from handlens.core.sampling import Sampling, why_ended
+    from handlens.core.sampling import why_ended
 
-    sampling = Sampling(**choices)
-    pictures = [opened for source in sources for opened in _open_all(source, max_pixels, frames)]
+    Decoded.of("nano", **choices)  # an impossible setting is found before anything is opened
+    pictures = [opened for source in sources for opened in _open_all(source, max_pixels, frames, fps)]
     answerer: Answerer = handlens.load(model, **engine_choices())
+    decoded = Decoded.of(answerer.info.family, **choices)
     opened = time.perf_counter()
+    if pack is not None:
+        _set_pack(answerer, pack)
     # A frame is seen whole, as one slice, unless more are asked for.
     seen = answerer.see(pictures, max_slices=1 if frames and max_slices is None else max_slices)
-    sights = _look(pictures, seen, answerer) if show or as_json else []
+    shown = _first_of_each(pictures, seen)
+    sights = _look(shown, seen, answerer) if show or as_json else []
     if answerer.info.notice:
         click.echo(f"{answerer.info.name}: {answerer.info.notice}", err=True)
     if show:
         _show(sights)
     if picture:
-        _draw(pictures, seen, picture)
+        _draw(shown, seen, picture)
     tokens, first_word = [], 0.0
-    for token in answerer.answer(ask_once(question, len(pictures)), seen, sampling):
+    for token in answerer.answer(ask_once(question, len(seen.pictures)), seen, decoded.sampling):
         first_word = first_word or time.perf_counter() - begin
         tokens.append(token)
         if not as_json and not drop:
-            click.echo(printable(token.text), nl=False)
+            click.echo(printable(decoded.text_of(token)), nl=False)
             sys.stdout.flush()
     timings = {"open": opened - begin, **seen.seconds, "first_word": first_word, "total": time.perf_counter() - begin}
-    ended = why_ended([token.id for token in tokens], sampling)
-    report = _report(answerer, sights, tokens, timings, ended) if as_json else {}
+    ended = why_ended([token.id for token in tokens], decoded.sampling)
+    said = decoded.whole(tokens)
+    report = _report(answerer, seen, sights, tokens, timings) if as_json else {}
+    report |= {"answer": said, "ended": ended, "decoding": decoded.to_json()} if as_json else {}
     if not as_json and not drop:
         click.echo("")
     if is_checked:
-        said = "".join(token.text for token in tokens)
         report |= _check(answerer, seen, question, said, drop=drop, as_json=as_json)
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
@@ -172,17 +183,38 @@ def _open(source: str, max_pixels: int) -> "Picture":
     return open_picture(sys.stdin.buffer, name="standard input", max_pixels=max_pixels)
 
 
-def _open_all(source: str, max_pixels: int, frames: int | None) -> "list[Picture]":
+def _open_all(source: str, max_pixels: int, frames: int | None, fps: float) -> "list[Picture]":
     """Return one picture, or the frames that were asked for."""
     from handlens.core.frames import is_moving, open_frames
     from handlens.errors import ImageError
 
     if source != "-" and frames is not None and is_moving(source):
-        return open_frames(source, frames, max_pixels=max_pixels)
+        return open_frames(source, frames, max_pixels=max_pixels, frames_per_second=fps)
     if source != "-" and Path(source).suffix.lower() not in PICTURE_ENDINGS and is_moving(source):
         what = "folder" if Path(source).is_dir() else "video"
         raise ImageError(f"{source} is a {what}; give one picture file, or see frames of it, for example --frames 8")
     return [_open(source, max_pixels)]
+
+
+def _set_pack(answerer: "Answerer", pack: int) -> None:
+    """Choose how many frames share one block of visual tokens."""
+    from handlens.errors import SettingError
+
+    lens = getattr(answerer, "answerer", answerer)
+    if not hasattr(lens, "frames_per_group"):
+        raise SettingError(
+            f"{answerer.info.name} (family {answerer.info.family}, {answerer.info.engine}) gives every frame its own "
+            "visual tokens; leave out --pack; torch models of 4.5 pack frames"
+        )
+    lens.frames_per_group = pack
+
+
+def _first_of_each(pictures: "Sequence[Picture]", seen: "Seen") -> "list[Picture]":
+    """Return the picture that stands for each entry of ``seen``: of a group of frames the first."""
+    places = [0]
+    for entry in seen.pictures:
+        places.append(places[-1] + max(1, len(entry.times)))
+    return [pictures[place] for place in places[:-1]]
 
 
 def _look(pictures: "Sequence[Picture]", seen: "Seen", answerer: "Answerer") -> "list[Sight]":
@@ -238,18 +270,19 @@ def _check(
 
 def _report(
     answerer: "Answerer",
+    seen: "Seen",
     sights: "Sequence[Sight]",
     tokens: "Sequence[Token]",
     timings: dict[str, float],
-    ended: str,
 ) -> dict[str, Any]:
     from handlens.core.sight import sight_to_json
 
+    groups = [{"name": entry.name, "seconds": list(entry.times)} for entry in seen.pictures if entry.times]
     return {
-        "answer": "".join(token.text for token in tokens),
-        "ended": ended,
+        "answer": "",
+        "ended": "",
         "model": answerer.info.name,
         "images": [sight_to_json(sight) for sight in sights],
         "tokens": [{"text": token.text, "id": token.id, "logprob": round(token.logprob, 6)} for token in tokens],
         "timings": {station: round(seconds, 4) for station, seconds in timings.items()},
-    }
+    } | ({"frames": groups} if groups else {})

@@ -6,7 +6,9 @@ Boundary: Pillow, and PyAV (extra ``video``) imported only for video files; give
 import io
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image, ImageSequence
 
@@ -15,6 +17,7 @@ from handlens.errors import ImageError, NeedsExtra, SettingError
 
 MOVING = {".gif", ".webp", ".png", ".apng", ".tif", ".tiff"}
 STILL = {*MOVING, ".jpg", ".jpeg", ".bmp", ".heic", ".heif"}
+Frame = TypeVar("Frame")
 VIDEO = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv"}
 
 
@@ -45,32 +48,42 @@ def is_moving(source: str | Path) -> bool:
         return False
 
 
-def open_frames(source: str | Path, count: int, *, max_pixels: int = MAX_PIXELS) -> list[Picture]:
-    """Return up to ``count`` frames, named ``clip.gif@12`` by their place from 0.
+def open_frames(
+    source: str | Path, count: int, *, max_pixels: int = MAX_PIXELS, frames_per_second: float = 1.0
+) -> list[Picture]:
+    """Return up to ``count`` frames with their times, named ``clip.gif@12`` by their place from 0.
+
+    ``frames_per_second`` counts where nothing says when a frame is shown: in a folder, or a file without times.
 
     Raises:
         ImageError: the source is missing, damaged, has no frames, or a frame has more than ``max_pixels``.
         NeedsExtra: a video file without PyAV.
-        SettingError: ``count`` is below 1.
+        SettingError: ``count`` is below 1, or ``frames_per_second`` is not above 0.
     """
     path = Path(source)
     if count < 1:
         raise SettingError(f"frames is {count}; it must be at least 1")
+    if not 0 < frames_per_second < float("inf"):
+        raise SettingError(f"frames_per_second is {frames_per_second}; it must be above 0")
+    every = 1 / frames_per_second
     if path.is_dir():
-        return _open_folder(path, count, max_pixels)
+        return _open_folder(path, count, max_pixels, every)
     if not path.is_file():
         raise ImageError(f"{path} does not exist; give a GIF, a video or a folder of pictures")
     if path.suffix.lower() in VIDEO:
-        return _open_video(path, count, max_pixels)
-    return _open_animation(path, count, max_pixels)
+        return _open_video(path, count, max_pixels, every)
+    return _open_animation(path, count, max_pixels, every)
 
 
-def _open_folder(folder: Path, count: int, max_pixels: int) -> list[Picture]:
+def _open_folder(folder: Path, count: int, max_pixels: int, every: float) -> list[Picture]:
     """Return pictures of a folder in the order of the numbers in their names."""
     files = sorted((file for file in folder.iterdir() if file.suffix.lower() in STILL), key=_by_number)
     if not files:
         raise ImageError(f"{folder} holds no pictures; give a folder of frames ({READABLE})")
-    return [open_picture(files[place], max_pixels=max_pixels) for place in choose_frames(len(files), count)]
+    return [
+        replace(open_picture(files[place], max_pixels=max_pixels), seconds=place * every)
+        for place in choose_frames(len(files), count)
+    ]
 
 
 def _by_number(file: Path) -> list[tuple[int, str]]:
@@ -78,7 +91,7 @@ def _by_number(file: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
-def _open_animation(path: Path, count: int, max_pixels: int) -> list[Picture]:
+def _open_animation(path: Path, count: int, max_pixels: int, every: float) -> list[Picture]:
     first = open_picture(path, max_pixels=max_pixels)
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
@@ -86,15 +99,19 @@ def _open_animation(path: Path, count: int, max_pixels: int) -> list[Picture]:
             if len(places) == 1 and places[0] == 0:
                 return [first]
             # Read in order: a frame of a GIF is a change to the one before.
-            frames = {
-                place: to_rgb(frame) for place, frame in enumerate(ImageSequence.Iterator(image)) if place in places
-            }
+            frames: dict[int, Picture] = {}
+            seconds = 0.0
+            for place, frame in enumerate(ImageSequence.Iterator(image)):
+                if place in places:
+                    frames[place] = Picture(to_rgb(frame), f"{path.name}@{place}", seconds)
+                lasts_ms = frame.info.get("duration") or 0
+                seconds += lasts_ms / 1000 or every
     except Exception as cause:  # decoders raise EOFError, OSError, SyntaxError, ValueError ...
         raise ImageError(f"{path} has a damaged frame ({' '.join(str(cause).split())}); copy it again") from None
-    return [Picture(frames[place], f"{path.name}@{place}") for place in places]
+    return [frames[place] for place in places]
 
 
-def _open_video(path: Path, count: int, max_pixels: int) -> list[Picture]:
+def _open_video(path: Path, count: int, max_pixels: int, every: float) -> list[Picture]:
     try:
         import av
     except ModuleNotFoundError:
@@ -113,15 +130,22 @@ def _open_video(path: Path, count: int, max_pixels: int) -> list[Picture]:
             num_frames = stream.frames or sum(1 for _ in container.decode(stream))
             places = choose_frames(num_frames, count)
             container.seek(0)
-            frames = list(_at(places, (frame.to_image() for frame in container.decode(stream))))
+            frames = [
+                Picture(
+                    to_rgb(frame.to_image()),
+                    f"{path.name}@{place}",
+                    place * every if frame.time is None else max(0.0, frame.time),
+                )
+                for place, frame in _at(places, container.decode(stream))
+            ]
     except av.error.FFmpegError as cause:
         raise ImageError(f"{path} is no video that can be read ({cause.strerror or cause}); copy it again") from None
     if not frames:
         raise ImageError(f"{path} has no frames; give a video that plays")
-    return [Picture(to_rgb(frame), f"{path.name}@{place}") for place, frame in frames]
+    return frames
 
 
-def _at(places: Sequence[int], frames: Iterator[Image.Image]) -> Iterator[tuple[int, Image.Image]]:
+def _at(places: Sequence[int], frames: Iterator[Frame]) -> Iterator[tuple[int, Frame]]:
     """Yield the frames at the places, and their places; a video can have fewer frames than it says."""
     wanted = set(places)
     for place, frame in enumerate(frames):

@@ -39,6 +39,8 @@ class Picture:
 
     image: Image.Image
     name: str
+    seconds: float | None = None
+    """When it is shown, for a frame of a clip; None for a still picture."""
 
 
 def open_picture(

@@ -144,10 +144,16 @@ def render(chat: Chat, plans: Sequence[SlicePlan], family: Family, num_queries: 
 
 
 def build_prompt(
-    chat: Chat, plans: Sequence[SlicePlan], family: Family, tokenizer: Encoder, num_queries: int | None = None
+    chat: Chat,
+    plans: Sequence[SlicePlan],
+    family: Family,
+    tokenizer: Encoder,
+    num_queries: int | None = None,
+    *,
+    use_image_id: bool | None = None,
 ) -> Prompt:
     """Return token ids and the mask of visual places for a conversation."""
-    text, pictures = render_turns(chat, markups(plans, family, num_queries), family)
+    text, pictures = render_turns(chat, markups(plans, family, num_queries, use_image_id=use_image_id), family)
     return encode_prompt(text, pictures, family, tokenizer)
 
 

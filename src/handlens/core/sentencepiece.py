@@ -130,6 +130,11 @@ def convert_sentencepiece(data: bytes, marks: Mapping[int, str] = MARKS) -> Fast
         ModelError: see ``read_pieces``.
     """
     pieces, adds_space = read_pieces(data)
+    return tokenizer_of(pieces, adds_space=adds_space, marks=marks)
+
+
+def tokenizer_of(pieces: list[Piece], *, adds_space: bool, marks: Mapping[int, str]) -> FastTokenizer:
+    """Return the tokenizer of a vocabulary; see ``convert_sentencepiece``."""
     pieces = [Piece(marks.get(place, piece.text), piece.score, piece.kind) for place, piece in enumerate(pieces)]
     fast = FastTokenizer(
         models.BPE(

@@ -6,7 +6,7 @@ Boundary: reads one ``tokenizer.json``; knows no prompt and no picture.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -19,6 +19,40 @@ SPECIAL_TOKENS = (
     "<image_id>", "</image_id>", "<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>",
 )  # fmt: skip
 """Special tokens of nano; a token's id is its place in this tuple."""
+
+
+@runtime_checkable
+class AnyTokenizer(Protocol):
+    """What asking a model needs of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        ...
+
+    def id_of(self, token: str) -> int:
+        """Return the id of one token."""
+        ...
+
+    def known_ids(self, tokens: Collection[str]) -> set[int]:
+        """Return the ids of those tokens that the vocabulary has."""
+        ...
+
+    def encode(self, text: str) -> Int64[np.ndarray, "tokens"]:
+        """Return ids."""
+        ...
+
+    def encode_with_starts(self, text: str) -> tuple[Int64[np.ndarray, "tokens"], Int64[np.ndarray, "tokens"]]:
+        """Return ids and where in the text each begins."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return text without special tokens."""
+        ...
+
+    def is_special(self, token_id: int) -> bool:
+        """True for marks that never belong to an answer."""
+        ...
 
 
 def _byte_characters() -> dict[str, int]:
@@ -216,7 +250,7 @@ class TextStream:
     word otherwise where nothing stands before it.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
         self._tokenizer = tokenizer
         self._before: list[int] = []
         self._new: list[int] = []

@@ -23,7 +23,7 @@ from handlens.core.patches import normalise
 from handlens.core.prompt import Prompt, build_prompt
 from handlens.core.sampling import Sampling, generate, log_softmax
 from handlens.core.slicing import cut, plan_slices
-from handlens.core.tokenizer import TextStream, Tokenizer
+from handlens.core.tokenizer import AnyTokenizer, TextStream, Tokenizer
 from handlens.engine.memory import give_back
 from handlens.engine.room import Room
 from handlens.engine.setup import Setup, load_profile
@@ -80,7 +80,7 @@ class Lens:
         self,
         info: ModelInfo,
         family: Family,
-        tokenizer: Tokenizer,
+        tokenizer: AnyTokenizer,
         open_vision: Callable[[], VisionHalf],
         open_language: Callable[[Room], LanguageHalf],
         *,
@@ -134,7 +134,9 @@ class Lens:
                 with _timed(seconds, "slice"):
                     slices = cut(picture.image, plan)
                 visual_tokens = np.stack([self._tokens_of(image, encode, seconds) for image in slices])
-                pictures.append(SeenPicture(name=picture.name, plan=plan, visual_tokens=visual_tokens))
+                pictures.append(
+                    SeenPicture(name=picture.name, plan=plan, visual_tokens=visual_tokens, times=times_of(picture))
+                )
         if self.cache and vision is not None:
             self.cache.trim()
         return Seen(pictures=tuple(pictures), seconds=seconds)
@@ -164,7 +166,9 @@ class Lens:
         Raises:
             SettingError: the chat does not show the pictures, or text contains marks of the spatial schema.
         """
-        prompt = build_prompt(chat, seen.plans, self.family, self.tokenizer, self.info.num_queries)
+        prompt = build_prompt(
+            chat, seen.plans, self.family, self.tokenizer, self.info.num_queries, use_image_id=self.image_ids(seen)
+        )
         expected = self.info.num_queries * sum(plan.num_slices for plan in seen.plans)
         if prompt.num_visual != expected:
             raise SettingError(
@@ -172,6 +176,10 @@ class Lens:
                 "remove marks such as <image> or <slice> from the question"
             )
         return prompt
+
+    def image_ids(self, seen: Seen) -> bool | None:
+        """Return False where the family leaves them out, as with the frames of a clip; None for its usual way."""
+        return False if seen.shows_frames and not self.family.numbers_frames else None
 
     def answer(self, chat: Chat, seen: Seen, sampling: Sampling) -> Iterator[Token]:
         """Yield the answer token by token; ``seen.seconds`` receives the time of every station.
@@ -289,6 +297,11 @@ class Lens:
     def _stepped(self, room: Room) -> int:
         """Return a prompt length with room for the next turns."""
         return max(room.prompt, min(-(-room.prompt // KEPT_STEP) * KEPT_STEP, self.max_positions - room.answer))
+
+
+def times_of(picture: Picture) -> tuple[float, ...]:
+    """Return the time of a frame; nothing for a still picture."""
+    return () if picture.seconds is None else (picture.seconds,)
 
 
 def _visual_tokens(seen: Seen) -> Float32[np.ndarray, "visual dim"]:

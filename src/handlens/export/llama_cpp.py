@@ -16,6 +16,7 @@ from handlens.engine.mtmd import check_pair
 from handlens.errors import ModelError
 from handlens.export.bundle import MMPROJ
 from handlens.export.gguf import check_kind, write_gguf
+from handlens.export.gguf_config import config_of_pair
 from handlens.export.importance import Importance
 from handlens.export.mixes import check_quant
 from handlens.export.mmproj import check_family, write_mmproj
@@ -38,29 +39,50 @@ class GgufFolder:
     tokenizer: Path | None
 
     @classmethod
-    def open(cls, folder: Path) -> "GgufFolder":
-        """Find the two files and read both headers.
+    def open(cls, path: Path) -> "GgufFolder":
+        """Find the two files of a folder, or of a language file and its neighbour, and read both headers.
+
+        ``config.json`` is not needed: the headers say what the model is.
 
         Raises:
-            ModelError: one of them or ``config.json`` is missing or damaged, or they do not belong together.
+            ModelError: one of them is missing or damaged, or they do not belong together.
         """
+        folder = path.parent if path.is_file() else path
         files = sorted(folder.glob("*.gguf"))
         visions = [file for file in files if "mmproj" in file.name]
-        languages = [file for file in files if file not in visions]
+        languages = [path] if path.is_file() else [file for file in files if file not in visions]
         if len(visions) != 1 or len(languages) != 1:
             raise ModelError(
                 f"{folder} has {len(languages)} language and {len(visions)} mmproj GGUF files; one of each is needed, "
-                "the second with 'mmproj' in its name"
+                "the second with 'mmproj' in its name; the path of a language file chooses among several"
             )
         check_pair(visions[0], languages[0])
+        told = read_config(folder) if (folder / "config.json").is_file() else None
+        found = config_of_pair(languages[0], visions[0], told.family if told else None)
+        config = _same_model(told, found, visions[0], languages[0]) if told else found
         tokenizer = folder / "tokenizer.json"
         return cls(
             folder=folder,
             language=languages[0],
             mmproj=visions[0],
-            config=read_config(folder),
+            config=config,
             tokenizer=tokenizer if tokenizer.is_file() else None,
         )
+
+
+def _same_model(told: HandlensConfig, found: HandlensConfig, mmproj: Path, language: Path) -> HandlensConfig:
+    """Return ``config.json`` after comparing it with the headers."""
+    pairs = (
+        (mmproj, "vision_config.hidden_size", told.vision.width, found.vision.width),
+        (mmproj, "vision_config.num_hidden_layers", told.vision.num_layers, found.vision.num_layers),
+        (mmproj, "query_num", told.resampler.num_queries, found.resampler.num_queries),
+        (language, "hidden_size", told.language.width, found.language.width),
+        (language, "num_hidden_layers", told.language.num_layers, found.language.num_layers),
+    )
+    for file, field, wanted, has in pairs:
+        if wanted != has:
+            raise ModelError(f"config.json has {field} {wanted}, {file} has {has}; take all files from one export")
+    return told
 
 
 def is_gguf_folder(folder: Path) -> bool:

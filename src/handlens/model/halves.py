@@ -15,8 +15,8 @@ from handlens.answerer import ModelInfo, Seen, SeenPicture
 from handlens.core.chat import Chat
 from handlens.core.images import Picture
 from handlens.core.prompt import Prompt
-from handlens.core.tokenizer import Tokenizer
-from handlens.engine.answerer import Lens
+from handlens.core.tokenizer import AnyTokenizer
+from handlens.engine.answerer import Lens, times_of
 from handlens.engine.inputs import slice_inputs
 from handlens.engine.room import Room
 from handlens.errors import ModelError
@@ -24,6 +24,10 @@ from handlens.families import family_named
 from handlens.model.checkpoint import load_model
 from handlens.model.stages import Stages
 from handlens.model.vlm import HandlensModel
+from handlens.verify.side import find_tokenizer
+
+FRAMES_PER_GROUP = 3
+"""Frames of a clip that share one block of visual tokens, as the released code packs long videos (4.5; it allows 6)."""
 
 
 class TorchVision:
@@ -81,7 +85,7 @@ class TorchLanguage:
         return out.logits[:, -1].float().cpu().numpy()
 
 
-def torch_lens(model: HandlensModel, tokenizer: Tokenizer, *, name: str = "model") -> Lens:
+def torch_lens(model: HandlensModel, tokenizer: AnyTokenizer, *, name: str = "model") -> Lens:
     """Return the torch model as an ``Answerer``."""
     config = model.config.typed()
     info = ModelInfo(
@@ -100,6 +104,7 @@ def torch_lens(model: HandlensModel, tokenizer: Tokenizer, *, name: str = "model
     family = family_named(config.family)
     # Most families encode slices alone. Those of 2.5 know of each other; 1.0, 2.0 and 4.6 need their grids.
     kind = Lens if family.tower == "siglip" and not family.attends_padding else StagedLens
+    kind = PackingLens if family.groups_frames else kind
     lens = kind(
         info,
         family,
@@ -108,7 +113,7 @@ def torch_lens(model: HandlensModel, tokenizer: Tokenizer, *, name: str = "model
         open_language,
         max_positions=config.language.max_positions,
     )
-    if isinstance(lens, StagedLens):
+    if isinstance(lens, StagedLens | PackingLens):
         lens.stages = Stages.of(model, tokenizer)
     return lens
 
@@ -133,7 +138,7 @@ class StagedLens(Lens):
         for picture, plan in zip(images, plans, strict=True):
             # Slices of 4.6 differ in length: they are laid end to end.
             rows = np.concatenate(tokens[done : done + plan.num_slices])[None]
-            pictures.append(SeenPicture(name=picture.name, plan=plan, visual_tokens=rows))
+            pictures.append(SeenPicture(name=picture.name, plan=plan, visual_tokens=rows, times=times_of(picture)))
             done += plan.num_slices
         return Seen(pictures=tuple(pictures), seconds={"encode": time.perf_counter() - began})
 
@@ -143,7 +148,7 @@ class StagedLens(Lens):
         Raises:
             SettingError: the chat does not show the pictures.
         """
-        return self.stages.prompt(chat, seen.plans)
+        return self.stages.prompt(chat, seen.plans, use_image_id=self.image_ids(seen))
 
     def _stops(self) -> set[int]:
         if not self.stages.stop_ids:
@@ -152,6 +157,59 @@ class StagedLens(Lens):
                 f"({', '.join(self.family.template.stops)}); this tokenizer belongs to another model"
             )
         return self.stages.stop_ids
+
+
+class PackingLens(Lens):
+    """A torch model that packs the frames of a clip into groups, each of one block of visual tokens (4.5)."""
+
+    stages: Stages
+    frames_per_group: int = FRAMES_PER_GROUP
+
+    def see(self, images: Sequence[Picture], *, max_slices: int | None = None) -> Seen:
+        """Encode pictures once. A group of frames is one entry; frames are packed unless they may be sliced.
+
+        Raises:
+            ImageError: a picture has no pixels.
+            SettingError: ``max_slices`` is below one.
+        """
+        if max_slices not in (None, 1):
+            return super().see(images, max_slices=max_slices)
+        pictures: list[SeenPicture] = []
+        seconds: dict[str, float] = {}
+        for group in group_frames(images, self.frames_per_group):
+            if group[0].seconds is None:
+                seen = super().see(group, max_slices=max_slices)
+                pictures += seen.pictures
+                seconds = {name: seconds.get(name, 0.0) + spent for name, spent in seen.seconds.items()}
+                continue
+            began = time.perf_counter()
+            pictures.append(self._see_group(group))
+            seconds["encode"] = seconds.get("encode", 0.0) + time.perf_counter() - began
+        return Seen(pictures=tuple(pictures), seconds=seconds)
+
+    def _see_group(self, frames: Sequence[Picture]) -> SeenPicture:
+        plans = [self.stages.plan(*frame.image.size, 1) for frame in frames]
+        pixels = [self.stages.pixels(frame.image, plan)[0] for frame, plan in zip(frames, plans, strict=True)]
+        times = tuple(float(frame.seconds or 0.0) for frame in frames)
+        (tokens,) = self.stages.visual_tokens(pixels, [[round(10 * at) for at in times]])
+        name = frames[0].name if len(frames) == 1 else f"{frames[0].name} to {frames[-1].name}"
+        return SeenPicture(name=name, plan=plans[0], visual_tokens=tokens[None], times=times)
+
+
+def group_frames(images: Sequence[Picture], most: int) -> list[list[Picture]]:
+    """Return runs of at most ``most`` frames of one clip; a still picture is alone.
+
+    A frame that is not later than the one before it begins another clip.
+    """
+    groups: list[list[Picture]] = []
+    for picture in images:
+        last = groups[-1][-1].seconds if groups else None
+        follows = last is not None and picture.seconds is not None and picture.seconds > last
+        if follows and len(groups[-1]) < most:
+            groups[-1].append(picture)
+        else:
+            groups.append([picture])
+    return groups
 
 
 def _like(model: HandlensModel) -> torch.Tensor:
@@ -167,4 +225,4 @@ def open_torch(folder: Path | str) -> Lens:
     """
     folder = Path(folder)
     model = load_model(folder)
-    return torch_lens(model, Tokenizer.from_folder(folder), name=folder.resolve().name)
+    return torch_lens(model, find_tokenizer(folder, None), name=folder.resolve().name)

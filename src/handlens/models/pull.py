@@ -5,8 +5,10 @@ Boundary: the network, through ``huggingface_hub``. No code and no pickle is fet
 
 import functools
 import hashlib
+import importlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -22,6 +24,14 @@ RECORD = "handlens-pull.json"
 """Where the model came from, with the hash of every file."""
 WANTED = ("*.safetensors", "*.json", "*.model", "*.gguf", "*.onnx", "*.txt", "*.jinja", "README.md", "LICENSE*")
 REFUSED = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+PART = ".part"
+"""Ending of a file that is still being fetched."""
+CHUNK_BYTES = 1 << 16
+PARTIAL_CONTENT = 206
+MOST_FAILS = 5
+"""Tries in a row that bring nothing."""
+WAIT_SECONDS = 1.0
 
 Advance = Callable[..., None]
 
@@ -68,7 +78,6 @@ def pull_model(
     for file in chosen:
         _fetch(name, commit, file, unfinished, functools.partial(_tell, advance, done, total, file.name))
         done += file.num_bytes
-    shutil.rmtree(unfinished / ".cache", ignore_errors=True)
     record = {
         "repository": name,
         "revision": commit,
@@ -112,7 +121,9 @@ def _ask_hub(name: str, revision: str | None) -> tuple[str, str, list[RemoteFile
     """Return commit, licence and files of a repository."""
     switch_off()
     from huggingface_hub import HfApi
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # it tells of every new try; we say one line when the last one failed
     try:
         info = HfApi().model_info(name, revision=revision, files_metadata=True)
     except Exception as cause:  # the library and its transport raise many kinds
@@ -132,33 +143,58 @@ def _ask_hub(name: str, revision: str | None) -> tuple[str, str, list[RemoteFile
 
 def _fetch(name: str, commit: str, file: RemoteFile, folder: Path, count: Callable[[int], Any]) -> None:
     """Fetch one file, going on where an earlier try stopped, and compare its hash."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils.tqdm import tqdm
-
-    class Counter(tqdm):
-        """Tells the bytes to our own bar and draws nothing."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
-            self.so_far = int(kwargs.get("initial") or 0)
-            super().__init__(*args, **(kwargs | {"disable": True}))
-
-        def update(self, n: float | None = 1) -> None:
-            self.so_far += int(n or 0)
-            count(self.so_far)
-
     target = folder / file.name
     if target.is_file() and _is_whole(target, file):
         count(file.num_bytes)
         return
-    target.unlink(missing_ok=True)
+    part = target.with_name(target.name + PART)
+    part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        hf_hub_download(name, file.name, revision=commit, local_dir=folder, tqdm_class=Counter)
+        _download(name, commit, file, part, count)
+    except OSError as cause:
+        if cause.errno is None:  # of the transport
+            raise _explained(name, cause) from None
+        raise ModelError(f"cannot write {part}: {cause.strerror}; make room or set HANDLENS_CACHE") from None
     except Exception as cause:  # the library and its transport raise many kinds
         raise _explained(name, cause) from None
-    if not _is_whole(target, file):
-        target.unlink(missing_ok=True)
+    if not _is_whole(part, file):
+        part.unlink(missing_ok=True)
         raise ModelError(f"{file.name} of {name} arrived damaged: its hash differs; pull it again")
+    part.replace(target)
+
+
+def _download(name: str, commit: str, file: RemoteFile, part: Path, count: Callable[[int], Any]) -> None:
+    """Append to ``part`` until it has all bytes; a line that breaks is tried again while it still brings something.
+
+    The library itself begins a file anew in every process, so its own downloads cannot be taken up.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+    session = get_session()
+    broken = importlib.import_module(type(session).__module__.partition(".")[0]).TransportError
+    url = hf_hub_url(name, file.name, revision=commit)
+    fails = 0
+    while (begin := part.stat().st_size if part.is_file() else 0) < file.num_bytes or not part.is_file():
+        headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+        headers |= {"Range": f"bytes={begin}-"} if begin else {}
+        try:
+            with session.stream("GET", url, headers=headers, follow_redirects=True) as response:
+                hf_raise_for_status(response)
+                is_rest = response.status_code == PARTIAL_CONTENT
+                with part.open("ab" if is_rest else "wb") as stream:
+                    for chunk in response.iter_bytes(CHUNK_BYTES):
+                        stream.write(chunk)
+                        count(stream.tell())
+        except broken:
+            has_moved = part.is_file() and part.stat().st_size > begin
+            fails = 0 if has_moved else fails + 1
+            if fails == MOST_FAILS:
+                raise
+            time.sleep(WAIT_SECONDS)
+            continue
+        if part.stat().st_size <= begin and file.num_bytes:
+            return  # nothing more comes; the hash says what is wrong
 
 
 def _is_whole(target: Path, file: RemoteFile) -> bool:

@@ -10,24 +10,24 @@ import numpy as np
 
 from handlens.config import HandlensConfig
 from handlens.core.patches import normalise, position_ids, to_strip
-from handlens.core.prompt import Encoder, Prompt, encode_prompt, expand, markups
+from handlens.core.prompt import Prompt, encode_prompt, expand, markups
 from handlens.core.slicing import SlicePlan, cut, plan_slices
+from handlens.core.tokenizer import AnyTokenizer
 from handlens.engine.language import LlamaCppLanguage
 from handlens.engine.room import Room
-from handlens.errors import ModelError
 from handlens.export.bundle import Bundle
 from handlens.export.llama_cpp import GgufFolder
 from handlens.families import Family, family_named
-from handlens.verify.case import LAST_ROWS, NUM_GREEDY, Case, Trace
+from handlens.verify.case import LAST_ROWS, NUM_GREEDY, STAGES, Case, Trace
 from handlens.verify.margin import margins_of
-from handlens.verify.side import Precision, find_tokenizer
+from handlens.verify.side import Precision, find_tokenizer, toy_fields
 
 
 class DeviceSide:
     """What both have in common: preparation by ``core``, language by llama.cpp."""
 
     name: str
-    tokenizer: Encoder
+    tokenizer: AnyTokenizer
     precision: Precision
 
     @property
@@ -51,8 +51,8 @@ class DeviceSide:
 
     def trace(self, case: Case) -> Trace:
         """Take a case through all stages that a device shows."""
-        if case.times is not None or case.mode is not None:
-            return Trace(notes=dict.fromkeys(("slice grid", "logits"), "frame groups and modes need the torch model"))
+        if why := self.cannot_see(case):
+            return Trace(notes=dict.fromkeys(STAGES, why))
         plans = [self.plan(*picture.image.size, case.max_slices) for picture in case.pictures]
         pieces = markups(plans, self.family, self.config.resampler.num_queries, use_image_id=case.use_image_id)
         prompt = encode_prompt(*expand(self.family.template.begin + case.prompt, pieces), self.family, self.tokenizer)
@@ -65,6 +65,11 @@ class DeviceSide:
             return trace
         self._say(prompt, np.concatenate(visual) if visual else np.zeros((0, 1), dtype=np.float32), trace)
         return trace
+
+    def cannot_see(self, case: Case) -> str:
+        """Return why a case is beyond this engine; empty where it is not."""
+        is_plain = case.times is None and case.mode is None
+        return "" if is_plain else "frame groups and modes need the torch model"
 
     def plan(self, width_px: int, height_px: int, max_slices: int | None) -> SlicePlan:
         """Return how the released code divides a picture."""
@@ -106,11 +111,11 @@ class BundleSide(DeviceSide):
 
     name: str
     bundle: Bundle
-    tokenizer: Encoder
+    tokenizer: AnyTokenizer
     precision: Precision
 
     @classmethod
-    def open(cls, folder: Path, tokenizer: Encoder | None) -> "BundleSide":
+    def open(cls, folder: Path, tokenizer: AnyTokenizer | None) -> "BundleSide":
         """Open a bundle and compare all its hashes.
 
         Raises:
@@ -165,11 +170,11 @@ class GgufSide(DeviceSide):
 
     name: str
     files: GgufFolder
-    tokenizer: Encoder
+    tokenizer: AnyTokenizer
     precision: Precision
 
     @classmethod
-    def open(cls, folder: Path, tokenizer: Encoder | None) -> "GgufSide":
+    def open(cls, folder: Path, tokenizer: AnyTokenizer | None) -> "GgufSide":
         """Read both headers and see that they belong together.
 
         Raises:
@@ -183,7 +188,7 @@ class GgufSide(DeviceSide):
         return cls(
             name=str(folder),
             files=files,
-            tokenizer=find_tokenizer(folder, tokenizer),
+            tokenizer=_tokenizer_of(files, tokenizer),
             precision=Precision(vision=f"llama.cpp {kind}", language=quant_of(files.language)),
         )
 
@@ -197,12 +202,16 @@ class GgufSide(DeviceSide):
         """The language file."""
         return self.files.language
 
+    def cannot_see(self, case: Case) -> str:
+        """Return why a case is beyond this engine: llama.cpp cannot be told how many slices to cut."""
+        if case.pictures and case.max_slices not in (None, self.config.slicing.max_slices):
+            return f"llama.cpp cuts at most {self.config.slicing.max_slices} slices, not {case.max_slices}"
+        return super().cannot_see(case)
+
     def see(self, case: Case, plans: list[SlicePlan], trace: Trace) -> list[np.ndarray]:
         """Return the visual tokens of every slice as llama.cpp cuts them."""
         from handlens.engine.mtmd import MtmdVision
 
-        if case.max_slices not in (None, self.config.slicing.max_slices):
-            raise ModelError(f"llama.cpp slices into at most 9; case {case.name} asks for {case.max_slices}")
         half = MtmdVision(self.files.mmproj, self.files.language)
         try:
             seen = [half.encode(picture.image) for picture in case.pictures]
@@ -210,6 +219,15 @@ class GgufSide(DeviceSide):
             half.close()
         trace.num_slices = sum(map(len, seen))
         return [part for parts in seen for part in parts]
+
+
+def _tokenizer_of(files: GgufFolder, given: AnyTokenizer | None) -> AnyTokenizer:
+    """Return the tokenizer that was given, one that lies beside the files, or the vocabulary of the language file."""
+    if given is not None or files.tokenizer or toy_fields(files.folder):
+        return find_tokenizer(files.folder, given)
+    from handlens.export.gguf_tokenizer import read_tokenizer
+
+    return read_tokenizer(files.language)
 
 
 def quant_of(language: Path) -> str:

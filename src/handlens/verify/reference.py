@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from handlens.core.images import open_picture
-from handlens.core.prompt import Encoder
-from handlens.core.tokenizer import CharacterTokenizer
+from handlens.core.tokenizer import AnyTokenizer, CharacterTokenizer
 from handlens.errors import DataError, HandlensError
 from handlens.export.tensor_file import read_tensors, write_tensors
 from handlens.verify.case import LAST_ROWS, Case, Trace
@@ -89,7 +88,7 @@ class Reference:
         return cls(folder=folder, fields=fields, tensors=tensors)
 
     @property
-    def tokenizer(self) -> Encoder | None:
+    def tokenizer(self) -> AnyTokenizer | None:
         """The toy tokenizer it describes; None where the model brings its own."""
         described = self.fields.get("toy_tokenizer")
         return CharacterTokenizer.from_reference(described) if described else None

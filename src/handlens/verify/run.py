@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from handlens.core.images import Picture
-from handlens.core.prompt import Encoder
+from handlens.core.tokenizer import AnyTokenizer
 from handlens.errors import DataError, ModelError
 from handlens.verify.case import STAGES, Case, Trace, standard_cases
 from handlens.verify.contract import Noise, Outcome, compare_case, first_difference
@@ -196,7 +196,7 @@ def find_opponent(model: Path) -> str:
     raise DataError(f"nothing to compare {model} with; give --reference DIR or --against MODEL")
 
 
-def _shared_tokenizer(*folders: Path) -> Encoder | None:
+def _shared_tokenizer(*folders: Path) -> AnyTokenizer | None:
     """Return the tokenizer of one folder where another has none; None where each brings its own."""
     if all((folder / "tokenizer.json").is_file() for folder in folders):
         return None

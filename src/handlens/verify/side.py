@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from handlens.config import HandlensConfig
-from handlens.core.prompt import Encoder
+from handlens.core.tokenizer import AnyTokenizer
 from handlens.errors import ModelError, NeedsExtra
 from handlens.families import Family
 from handlens.verify.case import Case, Trace
@@ -63,7 +63,7 @@ class Side(Protocol):
         ...
 
     @property
-    def tokenizer(self) -> Encoder:
+    def tokenizer(self) -> AnyTokenizer:
         """Of the folder, or one that was given."""
         ...
 
@@ -99,7 +99,7 @@ def find_kind(path: Path) -> str:
     )
 
 
-def open_side(path: Path, tokenizer: Encoder | None = None, *, kind: str | None = None) -> Side:
+def open_side(path: Path, tokenizer: AnyTokenizer | None = None, *, kind: str | None = None) -> Side:
     """Open one side; ``tokenizer`` is used where the folder has none, ``kind`` chooses between two in one folder.
 
     Raises:
@@ -118,7 +118,7 @@ def open_side(path: Path, tokenizer: Encoder | None = None, *, kind: str | None 
     return BundleSide.open(path, tokenizer) if kind == "bundle" else GgufSide.open(path, tokenizer)
 
 
-def find_tokenizer(folder: Path, given: Encoder | None) -> Encoder:
+def find_tokenizer(folder: Path, given: AnyTokenizer | None = None) -> AnyTokenizer:
     """Return the tokenizer that was given, that of the folder, or the toy one of a reference that lies in it.
 
     Raises:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from handlens.config import HandlensConfig
-from handlens.core.prompt import Encoder, Prompt
+from handlens.core.prompt import Prompt
+from handlens.core.tokenizer import AnyTokenizer
 from handlens.families import Family
 from handlens.model.stages import Stages
 from handlens.verify.case import NUM_GREEDY, Case, Trace
@@ -20,17 +21,19 @@ class TorchSide:
 
     name: str
     stages: Stages
+    tokenizer: AnyTokenizer
     precision: Precision
 
     @classmethod
-    def open(cls, folder: Path, tokenizer: Encoder | None) -> "TorchSide":
+    def open(cls, folder: Path, tokenizer: AnyTokenizer | None) -> "TorchSide":
         """Load a model folder in float32.
 
         Raises:
             ModelError: the folder is not whole.
         """
-        stages = Stages.open(folder, tokenizer=find_tokenizer(folder, tokenizer))
-        return cls(str(folder), stages, Precision(vision="float32", language="float32"))
+        found = find_tokenizer(folder, tokenizer)
+        precision = Precision(vision="float32", language="float32")
+        return cls(str(folder), Stages.open(folder, tokenizer=found), found, precision)
 
     @property
     def config(self) -> HandlensConfig:
@@ -41,11 +44,6 @@ class TorchSide:
     def family(self) -> Family:
         """Rules of the released version."""
         return self.stages.family
-
-    @property
-    def tokenizer(self) -> Encoder:
-        """Of the folder, or the one that was given."""
-        return self.stages.tokenizer
 
     def trace(self, case: Case) -> Trace:
         """Take a case through all stages."""
