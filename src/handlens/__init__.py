@@ -14,13 +14,15 @@ PACKAGED = {"nano": Path(__file__).parent / "nano"}
 """Bundles that ship with the package."""
 
 
-def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False, profile: bool = True) -> "Model":
+def load(
+    model: str | Path = "nano", *, keep: bool = False, cache: bool = False, profile: bool = True, lookup: bool = True
+) -> "Model":
     """Return a model that answers: ``nano``, one that was fetched or made, a bundle, torch model or GGUF pair folder.
 
     A GGUF pair, two files of llama.cpp, can also be named by the path of its language file.
 
     ``keep`` holds a bundle's halves in memory for many questions, ``cache`` keeps visual tokens on disk, and
-    ``profile`` uses what ``handlens tune`` found for this machine.
+    ``profile`` uses what ``handlens tune`` found for this machine. ``lookup`` guesses text that repeats.
 
     Raises:
         ModelError: the name is unknown, or the folder is no whole model.
@@ -58,7 +60,7 @@ def load(model: str | Path = "nano", *, keep: bool = False, cache: bool = False,
         return Model(open_torch(folder), folder=folder)
     from handlens.engine.answerer import open_bundle
 
-    return Model(open_bundle(folder, keep=keep, cache=cache, profile=profile), folder=folder)
+    return Model(open_bundle(folder, keep=keep, cache=cache, profile=profile, lookup=lookup), folder=folder)
 
 
 def __getattr__(name: str) -> Any:

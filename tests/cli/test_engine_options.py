@@ -1,4 +1,4 @@
-"""``--keep``, ``--no-cache`` and ``--no-profile`` of the commands that open a model."""
+"""``--keep``, ``--no-cache``, ``--no-profile`` and ``--no-lookup`` of the commands that open a model."""
 
 import json
 from pathlib import Path
@@ -47,5 +47,8 @@ def test_a_profile_is_used_until_it_is_refused(capsys: pytest.CaptureFixture[str
     assert run([*command, "--no-profile"]) == 0
 
 
-def test_kept_halves_answer_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    assert asked(capsys, "--keep", "--no-cache")["tokens"] == asked(capsys, "--no-cache")["tokens"]
+def test_kept_halves_answer_the_same_and_so_does_an_answer_without_guesses(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = asked(capsys, "--no-cache")["tokens"]
+    assert asked(capsys, "--keep", "--no-cache")["tokens"] == expected
+    without = asked(capsys, "--no-cache", "--no-lookup", "--max-tokens", "40")["answer"]
+    assert asked(capsys, "--no-cache", "--max-tokens", "40")["answer"] == without

@@ -14,7 +14,7 @@ KEY = "handlens.engine"
 
 
 def engine_options(command: Command) -> Command:
-    """Add ``--keep``, ``--no-cache`` and ``--no-profile``."""
+    """Add ``--keep``, ``--no-cache``, ``--no-profile`` and ``--no-lookup``."""
     for name, text in reversed(OPTIONS.items()):
         command = click.option(name, is_flag=True, expose_value=False, callback=_remember, help=text)(command)
     return command
@@ -24,6 +24,7 @@ OPTIONS = {
     "--keep": "Hold both halves in memory instead of one after the other.",
     "--no-cache": "Keep no visual tokens on disk (also: HANDLENS_NO_CACHE=1).",
     "--no-profile": "Ignore what `handlens tune` found (also: HANDLENS_NO_PROFILE=1).",
+    "--no-lookup": "Do not guess text that repeats (also: HANDLENS_NO_LOOKUP=1); the answer is the same, slower.",
 }
 
 
@@ -35,6 +36,7 @@ def engine_choices() -> dict[str, bool]:
         "keep": given.get("keep", False),
         "cache": not given.get("no_cache", False),
         "profile": not given.get("no_profile", False),
+        "lookup": not given.get("no_lookup", False),
     }
 
 

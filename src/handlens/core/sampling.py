@@ -46,6 +46,19 @@ class Constraint(Protocol):
         ...
 
 
+@runtime_checkable
+class Doubt(Protocol):
+    """Logits that can differ a little from those of single steps."""
+
+    def margin(self) -> float:
+        """Return the lead, in nats, that the likeliest token needs; 0 where the logits are exact."""
+        ...
+
+    def alone(self) -> Float32[np.ndarray, "vocab"]:
+        """Return the exact logits of the same place."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How an answer is chosen. The defaults are greedy and repeatable."""
@@ -155,12 +168,14 @@ def generate(
     stops: Collection[int],
     sampling: Sampling,
     forbidden: Collection[int] = (),
+    doubt: Doubt | None = None,
 ) -> Iterator[tuple[int, float]]:
     """Yield ids with their log-probabilities; the stop token ends the answer and is not yielded.
 
     A log-probability is the model's own, before penalty, temperature and filters. Beam search yields
     its tokens at the end and watches no loops. ``forbidden`` ids are never chosen. Where a constraint
-    leaves an answer unfinished when a loop is found, the shortest way to its end follows.
+    leaves an answer unfinished when a loop is found, the shortest way to its end follows. Where ``doubt``
+    is given, a greedy choice with too small a lead is made again from exact logits.
     """
     banned = np.asarray(sorted(forbidden), dtype=np.int64)
     if sampling.num_beams > 1:
@@ -174,12 +189,12 @@ def generate(
     while True:
         if sampling.watch:
             sampling.watch(log_softmax(logits))
+        left = 0 if is_looping else sampling.max_tokens - len(answer)
+        scores = _weigh(logits, answer, sampling, banned, form, left)
+        if doubt and (margin := doubt.margin()) and np.count_nonzero(scores > scores.max() - margin) > 1:
+            logits = doubt.alone()
+            scores = _weigh(logits, answer, sampling, banned, form, left)
         total = log_total(logits)
-        scores = np.array(logits, dtype=np.float64)
-        scores[banned] = -np.inf
-        penalise(scores, answer, sampling.repetition_penalty)
-        if form:
-            form.mask(scores, left=0 if is_looping else sampling.max_tokens - len(answer))
         chosen = _pick(scores, sampling, rng)
         if chosen in stops:
             return
@@ -203,6 +218,18 @@ def why_ended(ids: Sequence[int], sampling: Sampling) -> Ending:
     if sampling.stop_loops and sampling.num_beams == 1 and any(map(guard.push, ids)):
         return "loop"
     return "length" if len(ids) >= sampling.max_tokens else "stop"
+
+
+def _weigh(
+    logits: np.ndarray, answer: Sequence[int], sampling: Sampling, banned: np.ndarray, form: "_Form | None", left: int
+) -> Float64[np.ndarray, "vocab"]:
+    """Return logits without what may not be said, after the penalty; ``left`` tokens may follow."""
+    scores = np.array(logits, dtype=np.float64)
+    scores[banned] = -np.inf
+    penalise(scores, answer, sampling.repetition_penalty)
+    if form:
+        form.mask(scores, left=left)
+    return scores
 
 
 class _Form:

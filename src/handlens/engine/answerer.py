@@ -24,9 +24,10 @@ from handlens.core.prompt import Prompt, build_prompt
 from handlens.core.sampling import Sampling, generate, log_softmax
 from handlens.core.slicing import cut, plan_slices
 from handlens.core.tokenizer import AnyTokenizer, TextStream, Tokenizer
+from handlens.engine.lookup import LookAhead, Reader, may_look
 from handlens.engine.memory import give_back
 from handlens.engine.room import Room
-from handlens.engine.setup import Setup, load_profile
+from handlens.engine.setup import LOOKUP, Setup, load_profile
 from handlens.engine.visual_cache import VisualCache, cache_allowed, cache_folder
 from handlens.errors import SettingError, did_you_mean
 from handlens.export.bundle import Bundle
@@ -73,7 +74,8 @@ class Lens:
 
     Vision is released before language is loaded, so that peak memory is the larger half and not the sum
     (arXiv 2408.01800, section 5). ``keep=True`` holds both for many questions. With a ``cache`` a slice that was
-    encoded before, by any process, is not encoded again.
+    encoded before, by any process, is not encoded again. ``lookup`` is how many tokens of copied text are guessed and
+    checked at once.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Lens:
         max_positions: int = 4096,
         keep: bool = False,
         cache: VisualCache | None = None,
+        lookup: int = LOOKUP,
     ) -> None:
         self.info = info
         self.family = family
@@ -94,6 +97,7 @@ class Lens:
         self.max_positions = max_positions
         self.keep = keep
         self.cache = cache
+        self.lookup = lookup
         self.open_vision = open_vision
         self.open_language = open_language
         self._vision: VisionHalf | None = None
@@ -198,15 +202,25 @@ class Lens:
             with _timed(seen.seconds, "prefill"):
                 logits = language.prefill(prompt, _visual_tokens(seen))
 
+            ahead = self._look_ahead(language, prompt, logits, sampling)
+
             def step(ids: Sequence[int], parents: Sequence[int]) -> np.ndarray:
                 if number != self._current:
                     raise SettingError("a second answer was begun before this one was finished; read one to its end")
                 with _timed(seen.seconds, "decode"):
-                    return language.step(ids, parents)
+                    return (ahead or language).step(ids, parents)
 
-            stream = TextStream(self.tokenizer)
-            for token_id, logprob in generate(logits, step, stops, sampling, self._never_said(stops, len(logits))):
+            stream, never = TextStream(self.tokenizer), self._never_said(stops, len(logits))
+            for token_id, logprob in generate(logits, step, stops, sampling, never, doubt=ahead):
                 yield Token(stream.push(token_id), token_id, logprob)
+
+    def _look_ahead(
+        self, language: LanguageHalf, prompt: Prompt, logits: Float32[np.ndarray, "vocab"], sampling: Sampling
+    ) -> LookAhead | None:
+        """Return what guesses copied text, where the answer and the language half allow it."""
+        if not self.lookup or not may_look(sampling) or not isinstance(language, Reader):
+            return None
+        return LookAhead(language, language.step, prompt, logits, most=self.lookup, longest=sampling.max_tokens)
 
     def score(self, chat: Chat, seen: Seen, continuations: Sequence[str]) -> list[float]:
         """Return the log-probability (nats) of each continuation, stop token not included.
@@ -345,6 +359,7 @@ def open_bundle(
     cache: bool = False,
     setup: Setup | None = None,
     profile: bool = True,
+    lookup: bool = True,
 ) -> Lens:
     """Return a bundle folder as an ``Answerer``; each half is loaded when it is first needed.
 
@@ -359,6 +374,8 @@ def open_bundle(
         setup: how the halves run; None takes the profile, or the defaults.
         profile: use what ``handlens tune`` wrote for this bundle on this machine, where there is something;
             ``HANDLENS_NO_PROFILE=1`` switches it off.
+        lookup: guess text that repeats and check the guesses in one batch; the answer stays the same.
+            ``HANDLENS_NO_LOOKUP=1`` switches it off.
 
     Raises:
         ModelError: the folder is not a whole bundle, or its halves do not belong together.
@@ -400,6 +417,7 @@ def open_bundle(
         max_positions=bundle.config.language.max_positions,
         keep=keep,
         cache=_cache_of(bundle, vision_file, chosen_provider) if cache and cache_allowed() else None,
+        lookup=min(setup.lookup, setup.batch - 1) if lookup else 0,
     )
 
 

@@ -113,6 +113,20 @@ class LlamaCppLanguage:
         self._length += 1
         return self._logits(count)
 
+    def read(self, ids: Sequence[int]) -> Float32[np.ndarray, "tokens vocab"]:
+        """Return the logits after each of ``ids``, which follow one another in the only answer."""
+        count = len(ids)
+        assert self._sequences == [0], "one answer"
+        wanted = (c_int8 * count)(*[1] * count)
+        self._decode(llama.Batch(n_tokens=count, token=(c_int32 * count)(*ids), logits=wanted))
+        self._length += count
+        return self._logits(count)
+
+    def forget(self, count: int) -> None:
+        """Take back the last tokens of the only answer."""
+        self._length -= count
+        self._lib.llama_memory_seq_rm(self._memory, 0, self._length, -1)
+
     def close(self) -> None:
         """Release the weights and the cache."""
         if self._context:

@@ -15,6 +15,8 @@ from handlens.errors import SettingError, did_you_mean
 
 NO_PROFILE = "HANDLENS_NO_PROFILE"
 """Environment variable: 1 lets every run use the defaults."""
+LOOKUP = 15
+"""With the token before them they make a batch of 16, which fills the registers of most processors."""
 KV_KINDS = ("auto", "f16", "q8_0", "f32")
 
 
@@ -44,6 +46,8 @@ class Setup:
     """Map the file instead of copying it; None copies only what is repacked anyway."""
     repack: bool = True
     """Lay the weights out anew for this processor."""
+    lookup: int = LOOKUP
+    """Most tokens of repeated text that are guessed and checked in one batch; 0 is off."""
 
     def __post_init__(self) -> None:
         if self.kv not in KV_KINDS:
@@ -55,6 +59,8 @@ class Setup:
                 raise SettingError(f"{name} is {getattr(self, name)}; at least 1 is needed")
         if min(self.vision_threads, self.prefill_threads, self.decode_threads) < 0:
             raise SettingError("threads cannot be negative; 0 takes the free cores")
+        if self.lookup < 0:
+            raise SettingError(f"lookup is {self.lookup}; give 0 (off) or how many tokens are guessed at once, say 15")
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Setup":
