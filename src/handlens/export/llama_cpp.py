@@ -120,12 +120,12 @@ def hazards(model_folder: Path, kind: str) -> list[str]:
     if family_named(config.family).attends_padding:
         notes.append(
             "2.5: slices are seen one by one, with 2-D positions by llama.cpp; the released code reads row 0 of the "
-            "table and the padding of its batch, so visual tokens differ by more than 1 (docs/families-gguf.md)"
+            "table and the padding of its batch, so visual tokens differ by more than 1 (docs/families.md)"
         )
     if kind == "gguf" and not (model_folder / "tokenizer.json").is_file():
         notes.append("no tokenizer.json: the language file takes ids and no text")
     if kind == "gguf" and config.family != "nano":
-        notes.append("llama.cpp slices some picture sizes differently; docs/families-gguf.md says which")
+        notes.append("llama.cpp slices some picture sizes differently; docs/families.md says which")
     return notes
 
 
