@@ -117,8 +117,8 @@ function describe(plan, visual, more) {
 
 function drawGrid() {
   at("frame").querySelector("svg")?.remove();
-  if (!state.plan?.grid) return;
   const image = at("image");
+  if (!state.plan?.grid || !image.naturalWidth) return;
   const scale = Math.min(image.clientWidth / image.naturalWidth, image.clientHeight / image.naturalHeight) || 1;
   const [width, height] = [image.naturalWidth * scale, image.naturalHeight * scale];
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");

@@ -29,6 +29,7 @@ function readPicture(file) {
     const name = file.name || "picture";
     const picture = { name, url: reader.result, sent: false, ...figureFor(name, reader.result) };
     pictures.push(picture);
+    picture.image.addEventListener("load", () => paint(picture));
     picture.remove.addEventListener("click", () => {
       pictures.splice(pictures.indexOf(picture), 1);
       picture.figure.remove();
@@ -111,7 +112,7 @@ function unmark(picture) {
 function paint(picture) {
   picture.frame.querySelector("svg")?.remove();
   const { seen, mark } = picture;
-  if (!seen || (!seen.grid && !mark)) return;
+  if (!seen || (!seen.grid && !mark) || !picture.image.naturalWidth) return;
   const box = shownBox(picture.image);
   const svg = drawn("svg", { "aria-hidden": "true", width: box.width, height: box.height });
   const [columns, rows] = seen.grid || [0, 0];
