@@ -54,8 +54,15 @@ def test_an_answer_without_a_claim_says_which_kind_it_is(answer, status):
     assert division.note
 
 
-def test_a_claim_said_twice_is_one():
-    assert len(texts("What?", "A red ring at the top, a red ring at the bottom.")) == 3
+def test_a_claim_said_twice_is_one_and_a_thing_named_again_is_one_more():
+    told = texts("What?", "A red ring at the top, a red ring at the bottom.")
+    assert len(told) == 4 and told[-1] == "There are at least 2 red rings."
+    division = divide("What?", "A red cross, a red cross and a large red cross.")
+    assert [claim.text for claim in division.claims][-2:] == [
+        "There are at least 2 red crosses.", "There are at least 3 red crosses.",
+    ]  # fmt: skip
+    assert not division.added and not division.lost
+    assert texts("What?", "A red ring. The red ring is small.").count("There are at least 2 red rings.") == 0
 
 
 def test_coverage_knows_numbers_and_plurals():

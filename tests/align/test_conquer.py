@@ -49,7 +49,7 @@ def test_a_claim_said_by_many_answers_is_judged_once(known, monkeypatch):
     judge = known(believe=lambda question: 0.9)
     monkeypatch.setattr("handlens.align.conquer.open_policy", lambda name: judge)
     row = divided("A red ring.", "A red ring, a blue star.", "A blue star.")
-    told = JudgeOne("known", {"s": SCENE})(row)
+    told = JudgeOne("known", {"s": SCENE}, yes_no=True)(row)
     assert judge.scores == 2 and judge.looks == 1 and len(told["claims"]) == 2
 
 

@@ -161,6 +161,33 @@ def test_loss_and_slopes_are_those_of_trl(config, tokenizer, stored, how, names,
             torch.testing.assert_close(weight.grad, slopes[name].grad, rtol=1e-3, atol=1e-6, msg=name)
 
 
+def test_pictures_looked_at_once_give_the_same_loss_and_slopes(config, tokenizer, stored):
+    model = model_of(config)
+    for weight in (*model.vpm.parameters(), *model.resampler.parameters()):
+        weight.requires_grad_(False)
+    preferences = Preferences(PAIRS, ASKS, config, tokenizer, Dpo(), reference=stored)
+    told = []
+    for _ in range(2):
+        model.zero_grad()
+        batch = preferences.collate([preferences.build(pair) for pair in PAIRS], config, 3)
+        loss, _ = batch.loss(model, batch.divisor)
+        loss.backward()
+        slopes = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+        told.append((batch.slices is None, float(loss.detach()), slopes))
+        preferences.look_once(model)
+        preferences.asks = {}  # no picture is opened again
+    assert [is_seen for is_seen, _, _ in told] == [False, True] and told[0][1] == pytest.approx(told[1][1], rel=1e-6)
+    for name, slope in told[0][2].items():
+        torch.testing.assert_close(slope, told[1][2][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_more_visual_tokens_than_fit_are_not_kept(config, tokenizer, stored, monkeypatch):
+    monkeypatch.setattr("handlens.align.preferences.MOST_KEPT", 1)
+    preferences = Preferences(PAIRS, ASKS, config, tokenizer, Dpo(), reference=stored)
+    preferences.look_once(model_of(config))
+    assert not preferences.seen and preferences.build(PAIRS[0]).patches
+
+
 def test_before_the_first_step_nothing_is_preferred(config, tokenizer):
     model = model_of(config)
     plain = Preferences(PAIRS, ASKS, config, tokenizer, Dpo())

@@ -1,14 +1,25 @@
 """Figures of models whose truth is known: one cannot err, one throws a coin, one makes things up."""
 
 import random
+import re
 
 import pytest
 
-from handlens.align.experiments import VARIANTS, Experiment, table_of, variant_of
-from handlens.align.measure import claims_of, describe_all, measure_judge, measure_warnings, rates, scenes
+from handlens.align.experiments import VARIANTS, Experiment, share_answers, table_of, variant_of
+from handlens.align.measure import (
+    claims_of,
+    describe_all,
+    general_tasks,
+    measure_judge,
+    measure_warnings,
+    rates,
+    scenes,
+)
 from handlens.align.rounds import Alignment
 from handlens.align.truth import is_true
+from handlens.data.generate import generate
 from handlens.errors import SettingError
+from handlens.eval.heldout import evaluate
 
 SCENES = scenes(8, level=0.0)
 RECORDS = {record.key: record for _, record in SCENES}
@@ -34,7 +45,7 @@ def knowing(known):
         def decide(self, question):
             if self.coin:
                 return self.draw.choice([0.2, 0.8])
-            claim = "There is" + question.removeprefix("Is there").rstrip("?") + "."
+            claim = re.sub("^(Is|Are) there", lambda match: f"There {match[1].lower()}", question).rstrip("?") + "."
             return 0.9 if is_true(claim, self.record) else 0.1
 
     return Knowing
@@ -80,16 +91,42 @@ def test_variants_differ_in_what_their_names_say(tmp_path):
     runs = {one.name: variant_of(base, one.name, 2, tmp_path) for one in VARIANTS}
     assert {one.rounds * one.pictures for one in runs.values()} == {400}
     assert runs["off-policy"].answers_from == "rules" and runs["whole"].divider == "whole"
-    assert runs["full"].pairing.balance and not runs["unbalanced"].pairing.balance
+    assert runs["balanced"].pairing.balance and not runs["unbalanced"].pairing.balance
     assert len({one.out for one in runs.values()}) == len(VARIANTS)
+    assert runs["own-judge"].judge == runs["yes-no"].judge == "policy" and not runs["own-judge"].yes_no
     assert Experiment(base=base).variants == tuple(runs)
+
+
+def test_variants_begin_with_the_same_answers(tmp_path):
+    base = Alignment(model=tmp_path, out=tmp_path, rounds=4, pictures=100)
+    runs = {one.name: variant_of(base, one.name, 2, tmp_path) for one in VARIANTS}
+    for name, text in (("full", "short"), ("whole", "all answers")):
+        file = runs[name].out / "round-1" / "answers.jsonl"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    for name in ("unbalanced", "off-policy"):
+        share_answers(runs[name], list(runs.values()))
+    assert (runs["unbalanced"].out / "round-1" / "answers.jsonl").read_text() == "all answers"
+    assert not runs["off-policy"].out.exists(), "answers of another kind are sampled anew"
+    share_answers(runs["full"], list(runs.values()))
+    assert (runs["full"].out / "round-1" / "answers.jsonl").read_text() == "short", "what is there stays"
+
+
+def test_general_tasks_are_those_of_eval(known):
+    first = generate("scenes", 1, 0, split="heldout", level=0.5)
+    truths = {turn.question: turn.answer for turn in first.turns}
+    model = known(say=lambda question, sampling: truths.get(question, "nothing"))
+    told = general_tasks(model, 3, kinds=("scenes",))
+    expected = evaluate(model, kinds=("scenes",), count=3).answers
+    assert told == {"scenes": [one.is_exact for one in expected]}
+    assert told["scenes"][: len(first.turns)] == [True] * len(first.turns) and not all(told["scenes"])
 
 
 def test_the_table_shows_rates_and_tasks():
     one = {"value": 12.34, "interval": [10.0, 15.0], "seeds": [12.0]}
-    row = {"variant": "before", "about": "as it was", "tasks": {"lines (all)": 33.3}}
+    row = {"variant": "before", "about": "as it was", "tasks": {"lines": {"value": 33.3, "interval": [30.0, 36.6]}}}
     table = table_of([row | {"rates": dict.fromkeys(("response", "mention", "recall", "words"), one)}])
     assert table.splitlines()[0] == "| variant | response | mention | recall | words | lines |"
     none = {"variant": "whole", "about": "x", "tasks": {}, "rates": {}, "notes": ["seed 1: no pair"]}
     assert "| whole | - | - | - | - |" in table_of([none]) and "- **whole**: x; seed 1: no pair" in table_of([none])
-    assert "| before | 12.3 (10.0-15.0) |" in table and table.splitlines()[2].endswith("| 33.3 |")
+    assert "| before | 12.3 (10.0-15.0) |" in table and table.splitlines()[2].endswith("| 33.3 (30.0-36.6) |")

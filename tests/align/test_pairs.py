@@ -47,6 +47,13 @@ def test_the_answer_with_fewer_rejected_claims_is_preferred():
     assert len(make_pairs(divided, judged, HowToPair(per_question=9, difference=2, balance=False)).pairs) == 1
 
 
+def test_an_answer_that_says_less_is_not_preferred_where_facts_are_kept():
+    divided = [row("p", ("one", ["a"]), ("two two", ["a", "b", "x"]), ("three", ["x", "y"]))]
+    judged = {"p": verdicts({"x", "y"}, "a", "b", "x", "y")}
+    made = make_pairs(divided, judged, HowToPair(per_question=9, balance=False, keeps_facts=True))
+    assert {(pair.chosen, pair.rejected) for pair in made.pairs} == {("one", "three"), ("two two", "three")}
+
+
 def test_whole_answers_are_compared_by_their_share_of_yes():
     divided = [row("p", ("right", ["right"]), ("wrong", ["wrong"]))]
     judged = {"p": verdicts({"wrong"}, "right", "wrong")}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import handlens
 from handlens.align import rounds
@@ -153,6 +154,13 @@ def test_corrections_by_people_are_learned_from(ask, tmp_path):
         learn_from_file(replace(dense, out=tmp_path / "other"), file)
 
 
+def test_the_language_model_learns_alone(ask, policy):
+    align(replace(ask, trains=("language",)))
+    before, after = (load_file(folder / "model.safetensors") for folder in (policy, ask.out / "aligned"))
+    moved = {name.partition(".")[0] for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert moved == {"llm"}
+
+
 @pytest.mark.soak
 def test_an_adapter_learns_and_is_merged(ask, policy):
     told = align(replace(ask, lora=Lora(saved=(), rank=2, alpha=4), dpo=Dpo(reference="adapter")))
@@ -177,6 +185,8 @@ def test_a_round_without_a_pair_says_why(ask):
         (["rlhf-v", "--out", "x"], 2, "missing option '--pairs'"),
         (["rlaif", "--out", "x", "--data", "d.json"], 1, "the truth is known of generated pictures only"),
         (["rlaif", "--out", "x", "--until", "dpo"], 1, "there is no station 'dpo'; known: sample, divide, conquer"),
+        (["rlaif", "--out", "x", "--trains", "eyes"], 1, "there is no part 'eyes'; known: vision, resampler, language"),
+        (["rlaif", "--out", "x", "--trains", ","], 1, "no part learns; name at least one: vision, resampler"),
         (["rlaif", "--out", "x", "--beta", "0"], 1, "beta is 0; it must be above 0"),
         (["rlaif", "--out", "x", "--answers", "1"], 1, "1 answer per question cannot be compared"),
         (["compare", "--out", "x", "--variants", "ful"], 1, "there is no variant 'ful'; did you mean 'full'?"),

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from handlens.align.asks import Ask, Drawn, Stored, drawn_asks, read_asks, seed_
 from handlens.align.conquer import JudgeOne, conquer
 from handlens.align.divide import DivideOne, divide_all
 from handlens.align.journal import Journal
-from handlens.align.sample import HowToSample, SampleOne, answer_all, sample, sample_one
+from handlens.align.sample import HowToSample, SampleOne, answer_all, sample, sample_groups, sample_one
 from handlens.core.chat import ask
 from handlens.core.images import Picture
 from handlens.errors import DataError, ModelError, SettingError
@@ -36,6 +37,33 @@ def test_answers_side_by_side_are_those_of_their_seeds():
     assert len({tuple(token.id for token in one) for one in together}) > 1
     for one, other in zip(together, alone, strict=True):
         assert [token.logprob for token in one] == pytest.approx([token.logprob for token in other], abs=1e-3)
+
+
+def test_questions_answered_together_have_the_answers_of_their_seeds(monkeypatch):
+    lens = open_torch(handlens.PACKAGED["nano"])
+    asks = [scene(3), replace(scene(4), question="Describe the picture, all of it."), scene(6)]
+    how = replace(HOW, num_answers=2)
+    monkeypatch.setattr("handlens.align.sample.TOGETHER", 2)
+    rows = list(sample_groups(lens, asks, how))
+    assert [row["id"] for row in rows] == [one.id for one in asks]
+    lengths = set()
+    for one, row in zip(asks, rows, strict=True):
+        alone = sample_one(lens, one, how)
+        assert [told["text"] for told in row["answers"]] == [told["text"] for told in alone["answers"]]
+        for told, expected in zip(row["answers"], alone["answers"], strict=True):
+            assert told["logprob"] == pytest.approx(expected["logprob"], abs=1e-3)
+            assert (told["seed"], told["tokens"]) == (expected["seed"], expected["tokens"])
+        lengths.add(len(lens.prompt(ask(one.question, 1), lens.see([one.picture.open()])).ids))
+    assert len(lengths) > 1, "prompts of different length were computed together"
+
+
+def test_one_picture_that_vanished_leaves_the_others_of_its_group(tmp_path):
+    lens = open_torch(handlens.PACKAGED["nano"])
+    gone = Ask(id="gone", question="What?", picture=Stored(name="gone.png", path=tmp_path / "gone.png"))
+    rows = list(sample_groups(lens, [scene(), gone], replace(HOW, num_answers=2, max_tokens=3)))
+    assert [(row["id"], row["status"], len(row["answers"])) for row in rows] == [
+        ("scene-3", "ok", 2), ("gone", "no_picture", 0),
+    ]  # fmt: skip
 
 
 def test_rules_change_words_of_the_true_answer():

@@ -40,6 +40,7 @@ def test_colour_shape_size_place_and_count_are_looked_up():
         "The number of rings is 3.": False, "The number of dogs is 1.": None,
         "The number of crosses is zero.": True, "The number of red shapes is 1.": True,
         "The red ring is at the top left.": True, "The ring is blue.": True, "The ring is green.": False,
+        "There are at least 1 red rings.": True, "There are at least 2 red rings.": False,
         "The star is green.": None, "Dogs run.": None,
     }.items():  # fmt: skip
         assert is_true(claim, record) is told, claim
@@ -50,6 +51,16 @@ def test_mentions_are_counted_one_by_one():
     answer = "A small red ring at the top, a red ring at the left, a blue star."
     assert rate_mentions(answer, [ring]) == Mentions(named=3, wrong=2, there=1, words=16)
     assert rate_mentions("Nothing.", [ring]) == Mentions(named=0, wrong=0, there=1, words=1)
+
+
+def test_a_thing_named_too_often_is_rejected_as_often_as_it_counts_as_made_up():
+    ring = replace(RECORDS[0].things[0], shape="ring", colour="red")
+    for num_named in range(1, 5):
+        for num_there in range(1, 4):
+            answer = ", ".join(["a red ring"] * num_named)
+            record = replace(RECORDS[0], things=(ring,) * num_there)
+            told = [is_true(claim.text, record) for claim in divide("What do you see?", answer).claims]
+            assert told.count(False) == rate_mentions(answer, record.things).wrong == max(num_named - num_there, 0)
 
 
 @settings(max_examples=20)

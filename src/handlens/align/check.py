@@ -53,7 +53,9 @@ def check(
     division = divide(question, answer)
     by = judge_with or answerer
     claims = [claim.text for claim in division.claims]
-    judgements = judge(by, judge_seen or seen, claims, request=request_for(by), find_slices=True)
+    judgements = judge(
+        by, judge_seen or seen, claims, request=request_for(by), find_slices=True, is_open=is_examined(by)
+    )
     return Checked(answer=answer, division=division, judgements=tuple(judgements), seconds=time.perf_counter() - begin)
 
 
@@ -79,6 +81,11 @@ def without(answer: str, spans: set[tuple[int, int]]) -> str:
 def request_for(answerer: Answerer) -> str:
     """Return what is added to a question; nano learned yes/no questions without a request."""
     return "" if answerer.info.family == "nano" else REQUEST
+
+
+def is_examined(answerer: Answerer) -> bool:
+    """True for a judge that answers open questions about scenes and cannot tell yes from no: nano."""
+    return answerer.info.family == "nano"
 
 
 def checked_to_json(checked: Checked) -> dict[str, Any]:

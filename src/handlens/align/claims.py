@@ -4,6 +4,7 @@ Boundary: text in, claims out; sees no picture. ``judge.py`` decides whether a c
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,8 @@ from typing import Literal
 Status = Literal["ok", "empty", "no_claim", "unread"]
 """ok; the answer holds no text; it holds text but nothing to check; the splitter's replies could not be used."""
 
+VERSION = "2"
+"""Of the rules below; written into journals, so that claims of different rules are never mixed."""
 LONGEST = 300
 """Words of an answer that are divided, as in RLAIF-V; the rest is told as lost."""
 
@@ -99,6 +102,8 @@ class Division:
 def divide(question: str, answer: str) -> Division:
     """Return the claims of an answer, by rules that fit short answers, lists of shapes, and printed text.
 
+    A thing that is named again, with "a" and not with "the", also claims that there are so many of it.
+
     >>> [claim.text for claim in divide("What do you see?", "A red circle at the top.").claims]
     ['There is a red circle.', 'There is a red circle at the top.']
     """
@@ -120,10 +125,29 @@ def divide(question: str, answer: str) -> Division:
             claims += [Claim(text, start + first, start + last) for text, first, last in stated]
     unique = tuple({claim.text.casefold(): claim for claim in reversed(claims)}.values())[::-1]
     lost, added = coverage(question, " ".join(kept), [claim.text for claim in unique])
+    unique += _of_repeats(answer, parts)
     if not unique:
         note = "the answer states nothing that a picture can prove wrong"
         return Division(claims=(), dropped=tuple(dropped), status="no_claim", note=note)
     return Division(claims=unique, dropped=tuple(dropped), lost=lost, added=added)
+
+
+def _of_repeats(answer: str, parts: Sequence[tuple[int, int]]) -> tuple[Claim, ...]:
+    """Return what an answer states by naming the same thing again: that there are at least so many of it."""
+    claims: list[Claim] = []
+    num_named: Counter[tuple[str, str]] = Counter()
+    for start, end in parts:
+        if not is_claim(answer[start:end]):
+            continue
+        for match in _THING.finditer(answer, start, end):
+            if match[0][:3].lower() == "the":  # the same one again
+                continue
+            thing = (match["colour"].lower(), match["shape"].lower())
+            num_named[thing] += 1
+            if (count := num_named[thing]) > 1:
+                many = f"There are at least {count} {thing[0]} {plural(thing[1])}."
+                claims.append(Claim(many, match.start(), match.end()))
+    return tuple(claims)
 
 
 def coverage(question: str, answer: str, claims: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -140,6 +164,15 @@ def coverage(question: str, answer: str, claims: Sequence[str]) -> tuple[tuple[s
     lost = [word for word in _WORD.findall(answer) if _counts(word) and _fold(word) not in held]
     added = [word for claim in claims for word in _WORD.findall(claim) if _counts(word) and _fold(word) not in origin]
     return tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(added))
+
+
+def plural(shape: str) -> str:
+    """Return the plural of a shape.
+
+    >>> plural("cross"), plural("ring")
+    ('crosses', 'rings')
+    """
+    return f"{shape}es" if shape.endswith("s") else f"{shape}s"
 
 
 def named_things(text: str) -> list[tuple[str, str]]:

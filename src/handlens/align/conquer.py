@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from handlens.align.asks import Ask
-from handlens.align.check import request_for
+from handlens.align.check import is_examined, request_for
 from handlens.align.journal import Journal
 from handlens.align.judge import Judgement, judge
 from handlens.align.sample import open_policy
@@ -28,6 +28,8 @@ class JudgeOne:
 
     judge: str
     asks: Mapping[str, Ask]
+    yes_no: bool = False
+    """Ask every claim with yes or no, also where open questions fit."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the row of a question: claim -> what the judge said; a judge that failed leaves claims unread."""
@@ -51,7 +53,10 @@ class JudgeOne:
             return self._by_truth(one, asked)
         answerer = open_policy(self.judge)
         seen = answerer.see([one.picture.open()])
-        return judge(answerer, seen, list(asked), questions=list(asked.values()), request=request_for(answerer))
+        return judge(
+            answerer, seen, list(asked), questions=list(asked.values()), request=request_for(answerer),
+            is_open=is_examined(answerer) and not self.yes_no,
+        )  # fmt: skip
 
     def _by_truth(self, one: Ask, asked: dict[str, str]) -> list[Judgement]:
         record = one.picture.record()
@@ -79,7 +84,8 @@ class JudgeOne:
 
 def conquer(
     rows: Iterable[dict[str, Any]], asks: Mapping[str, Ask], judge_name: str, journal: Journal, *,
-    engine: str = "local", jobs: int = 1, news: Callable[[int, int], None] = lambda done, of: None,
+    yes_no: bool = False, engine: str = "local", jobs: int = 1,
+    news: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, int]:  # fmt: skip
     """Judge the claims of every question that the journal lacks; return how often each verdict came.
 
@@ -91,7 +97,7 @@ def conquer(
         open_policy(judge_name)
     failed = 0
     with spread_over(engine, jobs) as apply:
-        for done, row in enumerate(apply(JudgeOne(judge_name, asks), waiting), start=1):
+        for done, row in enumerate(apply(JudgeOne(judge_name, asks, yes_no), waiting), start=1):
             journal.add(row)
             failed = failed + 1 if row["status"] == "failed" else 0
             if failed == 20:

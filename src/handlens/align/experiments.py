@@ -6,23 +6,21 @@ Table 6: with and without alignment, the general tasks beside it.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from handlens.align.measure import describe_all, figures_to_json, rates, scenes
-from handlens.align.pairs import HowToPair
+from handlens.align.measure import describe_all, figures_to_json, general_tasks, rates, scenes
 from handlens.align.rounds import Alignment, NoPair, Report, align
 from handlens.align.sample import RULES
 from handlens.align.truth import Mentions, hallucination, rate_mentions
 from handlens.errors import SettingError, did_you_mean
-from handlens.eval.heldout import evaluate
 from handlens.eval.stats import bootstrap
 from handlens.model.halves import open_torch
 from handlens.train.ledger import write_whole
 
-KINDS = ("lines", "scenes", "receipts", "labels", "tables")
 RATES = ("response", "mention", "recall", "words")
 
 
@@ -35,11 +33,14 @@ class Variant:
 
 
 VARIANTS = (
-    Variant(name="full", about="claims, on-policy, lengths balanced, all rounds"),
+    Variant(name="full", about="the settings of the call, all rounds"),
     Variant(name="one-round", about="as full, one round with as many pictures in all"),
+    Variant(name="own-judge", about="as one-round, judged by the policy itself with open questions"),
+    Variant(name="yes-no", about="as own-judge, with questions of yes and no"),
     Variant(name="off-policy", about="as one-round, answers are true ones with words changed, not the policy's own"),
     Variant(name="whole", about="as one-round, one score for the whole answer instead of claims"),
-    Variant(name="unbalanced", about="as one-round, without the balance of lengths"),
+    Variant(name="balanced", about="as one-round, lengths balanced, facts not looked at"),
+    Variant(name="unbalanced", about="as one-round, lengths not balanced, facts not looked at"),
 )
 
 
@@ -70,10 +71,13 @@ def variant_of(base: Alignment, name: str, seed: int, out: Path) -> Alignment:
     one = replace(one, rounds=1, pictures=base.rounds * base.pictures)
     if name == "off-policy":
         return replace(one, answers_from=RULES)
+    if name in ("own-judge", "yes-no"):
+        return replace(one, judge="policy", yes_no=name == "yes-no")
     if name == "whole":
-        return replace(one, divider="whole", pairing=HowToPair(scoring="whole", difference=0.05))
-    if name == "unbalanced":
-        return replace(one, pairing=replace(one.pairing, balance=False))
+        pairing = replace(one.pairing, scoring="whole", difference=0.05, keeps_facts=False)
+        return replace(one, divider="whole", pairing=pairing)
+    if name in ("balanced", "unbalanced"):
+        return replace(one, pairing=replace(one.pairing, balance=name == "balanced", keeps_facts=False))
     return one
 
 
@@ -83,6 +87,7 @@ def run_experiment(ask: Experiment, report: Report = lambda row: None) -> dict[s
     A variant that gives no pair stands in the table with the reason.
     """
     out = ask.base.out
+    names = [variant.name for variant in VARIANTS]
     rows = [{"variant": "before", "about": "the policy before alignment"} | _measured(ask, [ask.base.model], report)]
     for name in ask.variants:
         about = next(variant.about for variant in VARIANTS if variant.name == name)
@@ -90,6 +95,7 @@ def run_experiment(ask: Experiment, report: Report = lambda row: None) -> dict[s
         for seed in ask.seeds:
             one = variant_of(ask.base, name, seed, out)
             if not (one.out / "aligned" / "model.safetensors").exists():
+                share_answers(one, [variant_of(ask.base, other, seed, out) for other in names])
                 try:
                     align(one, _named(report, name, seed))
                 except NoPair as error:
@@ -102,6 +108,21 @@ def run_experiment(ask: Experiment, report: Report = lambda row: None) -> dict[s
         write_whole(out / "experiment.json", json.dumps(told, indent=2) + "\n")
         write_whole(out / "table.md", table_of(rows))
     return {"folder": str(out), "rows": rows}
+
+
+def share_answers(one: Alignment, others: Sequence[Alignment]) -> None:
+    """Begin a run with the answers of another whose first round asks the same: variants differ after them."""
+    file = one.out / "round-1" / "answers.jsonl"
+    same = [
+        other.out / "round-1" / "answers.jsonl"
+        for other in others
+        if (other.answers_from, other.sampling, other.seed) == (one.answers_from, one.sampling, one.seed)
+        and other.pictures <= one.pictures
+    ]
+    known = max((other for other in same if other.is_file()), key=lambda other: other.stat().st_size, default=None)
+    if known is not None and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(known, file)
 
 
 def _measured(ask: Experiment, folders: Sequence[Path], report: Report) -> dict[str, Any]:
@@ -120,8 +141,7 @@ def _measured(ask: Experiment, folders: Sequence[Path], report: Report) -> dict[
             news = _news(report, folder)
             told = {"answers": describe_all(answerer, some, news=news), "tasks": {}}
             if ask.tasks:
-                scored = evaluate(answerer, kinds=KINDS, count=ask.tasks).scores
-                told["tasks"] = {one.task: one.exact for one in scored if one.task.endswith("(all)")}
+                told["tasks"] = general_tasks(answerer, ask.tasks, news=news)
             write_whole(kept, json.dumps(told, ensure_ascii=False, indent=1) + "\n")
         seeds.append(figures_to_json(rates(told["answers"], some)))
         tasks.append(told["tasks"])
@@ -139,10 +159,18 @@ def _measured(ask: Experiment, folders: Sequence[Path], report: Report) -> dict[
             "interval": [round(interval.low, 2), round(interval.high, 2)],
             "seeds": [one[name]["value"] for one in seeds],
         }
-    means = {
-        name: round(100 * sum(one[name] for one in tasks) / len(tasks), 2) for name in tasks[0]
-    }  # fmt: skip
-    return {"rates": together, "tasks": means}
+    return {"rates": together, "tasks": {name: _exact([one[name] for one in tasks]) for name in tasks[0]}}
+
+
+def _exact(seeds: Sequence[Sequence[bool]]) -> dict[str, Any]:
+    """Return the share of exact answers in percent, over all seeds; units are questions."""
+    units = list(zip(*seeds, strict=True))
+
+    def value(drawn: Sequence[tuple[bool, ...]]) -> float:
+        return 100 * sum(sum(unit) for unit in drawn) / (len(drawn) * len(seeds))
+
+    interval = bootstrap(units, value, draws=400)
+    return {"value": round(value(units), 2), "interval": [round(interval.low, 2), round(interval.high, 2)]}
 
 
 def _named(report: Report, name: str, seed: int) -> Report:
@@ -154,9 +182,9 @@ def _news(report: Report, folder: Path) -> Callable[[int, int], None]:
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the table in Markdown: rates in percent with 95 % intervals, then exact answers of the general tasks."""
+    """Return the table in Markdown: rates and exact answers of the general tasks, in percent with 95 % intervals."""
     tasks = sorted({name for row in rows for name in row["tasks"]})
-    head = ["variant", "response", "mention", "recall", "words", *(name.removesuffix(" (all)") for name in tasks)]
+    head = ["variant", "response", "mention", "recall", "words", *tasks]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         cells = [row["variant"]]
@@ -167,7 +195,11 @@ def table_of(rows: Sequence[dict[str, Any]]) -> str:
                 continue
             low, high = one["interval"]
             cells.append(f"{one['value']:.1f} ({low:.1f}-{high:.1f})")
-        cells += [f"{row['tasks'][name]:.1f}" if name in row["tasks"] else "-" for name in tasks]
+        for name in tasks:
+            one = row["tasks"].get(name)
+            cells.append(
+                "-" if one is None else f"{one['value']:.1f} ({one['interval'][0]:.1f}-{one['interval'][1]:.1f})"
+            )
         lines.append("| " + " | ".join(cells) + " |")
     notes = ["; ".join([f"- **{row['variant']}**: {row['about']}", *row.get("notes", ())]) for row in rows]
     return "\n".join([*lines, "", *notes]) + "\n"

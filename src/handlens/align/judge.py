@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from handlens.align.examine import examine
 from handlens.answerer import Answerer, Seen
 from handlens.core.chat import Chat, ask
 from handlens.core.slicing import SlicePlan
@@ -74,6 +75,7 @@ class _Forms:
     yes: tuple[str, ...]
     no: tuple[str, ...]
     request: str
+    is_open: bool = False
 
 
 def question_of(claim: str) -> str:
@@ -105,8 +107,12 @@ def judge(
     request: str = "",
     find_slices: bool = False,
     questions: Sequence[str] | None = None,
+    is_open: bool = False,
 ) -> list[Judgement]:
     """Return one judgement per claim, in order; a judge that fails leaves the claim unread and says why.
+
+    ``is_open`` asks which colour, which shape, where and how many (``examine.py``) wherever a claim allows it, and yes
+    or no elsewhere.
 
     ``request`` is added to every question; ``find_slices`` also asks about every slice alone, and names the one that
     gives the largest share of yes. ``questions`` are used as they are; without them rules make one of every claim.
@@ -116,13 +122,14 @@ def judge(
     """
     if not yes or not no:
         raise SettingError("a judge needs at least one surface form of yes and one of no, for example yes and no")
-    forms, judged = _Forms(tuple(yes), tuple(no), request), []
+    forms, judged = _Forms(tuple(yes), tuple(no), request, is_open), []
+    asking = _Remembering(answerer)
     asked = questions or [question_of(claim) for claim in claims]
     for claim, question in zip(claims, asked, strict=True):
         try:
-            one = _ask(answerer, seen, claim, question, forms)
+            one = _ask(asking, seen, claim, question, forms)
             if find_slices and one.verdict != "unread":
-                one = replace(one, slice=_find_slice(answerer, seen, claim, question, forms))
+                one = replace(one, slice=_find_slice(asking, seen, claim, question, forms))
         except HandlensError as error:
             one = Judgement(claim=claim, question=question, note=str(error))
         judged.append(one)
@@ -145,26 +152,65 @@ def only_slice(seen: Seen, picture: int, number: int) -> Seen:
     return Seen(pictures=(replace(one, plan=plan, visual_tokens=one.visual_tokens[number : number + 1]),))
 
 
-def _ask(answerer: Answerer, seen: Seen, claim: str, question: str, forms: _Forms) -> Judgement:
+class _Remembering:
+    """An answerer that is asked each question about each picture once: claims about one thing share theirs."""
+
+    def __init__(self, answerer: Answerer) -> None:
+        self.answerer = answerer
+        self.told: dict[tuple[int, str, tuple[str, ...]], list[float]] = {}
+        self.parts: dict[tuple[int, int, int], Seen] = {}
+
+    def score(self, chat: Chat, seen: Seen, continuations: Sequence[str]) -> list[float]:
+        """Return the log-probabilities of an earlier time, or ask; ``seen`` lives as long as this does."""
+        key = (id(seen), str(chat), tuple(continuations))
+        if key not in self.told:
+            self.told[key] = self.answerer.score(chat, seen, continuations)
+        return self.told[key]
+
+    def only_slice(self, seen: Seen, picture: int, number: int) -> Seen:
+        """Return one slice as if it were the whole picture, the same object every time."""
+        key = (id(seen), picture, number)
+        if key not in self.parts:
+            self.parts[key] = only_slice(seen, picture, number)
+        return self.parts[key]
+
+
+def _ask(asking: _Remembering, seen: Seen, claim: str, question: str, forms: _Forms) -> Judgement:
+    """Return the judgement of one claim: by open questions where they are wanted and fit, else by yes and no."""
+    examination = examine(claim) if forms.is_open else None
+    if examination is not None:
+        told = [
+            (one, _told(asking, seen, ask(one.question, len(seen.pictures)), one.choices))
+            for one in examination.questions
+        ]
+        if all(sum(probabilities) > 0 for _, probabilities in told):
+            believed = examination.believed([one.ratio(probabilities) for one, probabilities in told])
+            asked = " ".join(one.question for one in examination.questions)
+            return Judgement(claim=claim, question=asked, p_yes=believed, p_no=1 - believed)
     chat = ask(question + forms.request, len(seen.pictures))
-    for attempt in range(TRIES):
-        try:
-            told = _probabilities(answerer, seen, chat, [*forms.yes, *forms.no])
-            break
-        except ModelError:
-            if attempt == TRIES - 1:
-                raise
-    p_yes, p_no = math.fsum(told[: len(forms.yes)]), math.fsum(told[len(forms.yes) :])
+    both = _told(asking, seen, chat, [*forms.yes, *forms.no])
+    p_yes, p_no = math.fsum(both[: len(forms.yes)]), math.fsum(both[len(forms.yes) :])
     note = "" if p_yes + p_no > 0 else "the judge gives neither yes nor no a probability"
     return Judgement(claim=claim, question=question, p_yes=min(p_yes, 1.0), p_no=min(p_no, 1.0), note=note)
 
 
-def _probabilities(answerer: Answerer, seen: Seen, chat: Chat, forms: Sequence[str]) -> list[float]:
+def _told(asking: _Remembering, seen: Seen, chat: Chat, forms: Sequence[str]) -> list[float]:
+    """Return the probability of each form; a judge that fails is asked again."""
+    for attempt in range(TRIES):
+        try:
+            return _probabilities(asking, seen, chat, forms)
+        except ModelError:
+            if attempt == TRIES - 1:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _probabilities(asking: _Remembering, seen: Seen, chat: Chat, forms: Sequence[str]) -> list[float]:
     """Return the probability of each form; one that an endpoint does not tell counts as zero."""
     try:
-        scores = answerer.score(chat, seen, forms)
+        scores = asking.score(chat, seen, forms)
     except SettingError:
-        scores = [_score_one(answerer, seen, chat, form) for form in forms]
+        scores = [_score_one(asking, seen, chat, form) for form in forms]
         if all(score == -math.inf for score in scores):
             raise
     if any(math.isnan(score) for score in scores):
@@ -172,21 +218,21 @@ def _probabilities(answerer: Answerer, seen: Seen, chat: Chat, forms: Sequence[s
     return [math.exp(min(score, 0.0)) for score in scores]
 
 
-def _score_one(answerer: Answerer, seen: Seen, chat: Chat, form: str) -> float:
+def _score_one(asking: _Remembering, seen: Seen, chat: Chat, form: str) -> float:
     try:
-        return answerer.score(chat, seen, [form])[0]
+        return asking.score(chat, seen, [form])[0]
     except SettingError:
         return -math.inf
 
 
-def _find_slice(answerer: Answerer, seen: Seen, claim: str, question: str, forms: _Forms) -> Sliced | None:
+def _find_slice(asking: _Remembering, seen: Seen, claim: str, question: str, forms: _Forms) -> Sliced | None:
     """Return the slice that alone gives the largest share of yes; the first of equals."""
     best, found = -1.0, None
     for picture, one in enumerate(seen.pictures):
         if one.visual_tokens is None:
             return None
         for number in range(one.plan.num_slices):
-            share = _ask(answerer, only_slice(seen, picture, number), claim, question, forms).probability
+            share = _ask(asking, asking.only_slice(seen, picture, number), claim, question, forms).probability
             if share is not None and share > best:
                 best, found = share, _place(picture, number, one.plan)
     return found

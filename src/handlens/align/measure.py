@@ -7,15 +7,19 @@ exact truth.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from handlens.align.asks import Ask, drawn_asks
-from handlens.align.check import request_for
+from handlens.align.check import is_examined, request_for
 from handlens.align.claims import divide
 from handlens.align.judge import Calibration, calibrate, judge
+from handlens.align.sample import tokens_of, torch_model
 from handlens.align.truth import Mentions, hallucination, is_true, rate_mentions
-from handlens.answerer import Answerer
+from handlens.answerer import Answerer, Seen
+from handlens.core.chat import Chat
 from handlens.core.chat import ask as ask_once
+from handlens.core.images import Picture
 from handlens.core.sampling import Sampling
 from handlens.data.generate.scene_talk import COLOURS, SHAPES
 from handlens.data.records import Record
@@ -23,6 +27,10 @@ from handlens.errors import SettingError
 from handlens.eval.stats import Interval, bootstrap
 
 News = Callable[[int, int], None]
+ANSWERED_TOGETHER = 32
+"""Questions to which a torch model gives its greedy answers at once."""
+KINDS = ("lines", "scenes", "receipts", "labels", "tables")
+"""Kinds of pictures that the general tasks ask about."""
 _PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 
 
@@ -44,13 +52,66 @@ def describe_all(
     answerer: Answerer, some: Sequence[tuple[Ask, Record]], *, max_tokens: int = 256, news: News = lambda done, of: None
 ) -> list[str]:
     """Return the greedy answer to every question."""
-    answers = []
-    for number, (one, _) in enumerate(some, start=1):
-        seen = answerer.see([one.picture.open()])
-        told = answerer.answer(ask_once(one.question), seen, Sampling(max_tokens=max_tokens))
-        answers.append("".join(token.text for token in told))
-        news(number, len(some))
-    return answers
+    shown = [(one.picture.open, [one.question]) for one, _ in some]
+    return [answer for (answer,) in answer_all(answerer, shown, max_tokens=max_tokens, news=news)]
+
+
+def general_tasks(
+    answerer: Answerer, count: int, *, kinds: Sequence[str] = KINDS, news: News = lambda done, of: None
+) -> dict[str, list[bool]]:
+    """Return kind -> whether each question of ``handlens eval nano`` about it is answered to the letter.
+
+    The pictures are those of ``handlens eval nano --count COUNT``: held out, seed 1, damage 0.5.
+    """
+    from handlens.data.generate import generate
+
+    told: dict[str, list[bool]] = {}
+    for number, kind in enumerate(kinds):
+        records = [generate(kind, 1, index, split="heldout", level=0.5) for index in range(count)]
+        shown = [
+            (partial(Picture, record.picture, record.key), [turn.question for turn in record.turns])
+            for record in records
+        ]
+        answers = answer_all(answerer, shown, max_tokens=160)
+        told[kind] = [
+            answer.strip() == turn.answer.strip()
+            for record, some in zip(records, answers, strict=True)
+            for turn, answer in zip(record.turns, some, strict=True)
+        ]
+        news(number + 1, len(kinds))
+    return told
+
+
+def answer_all(
+    answerer: Answerer,
+    shown: Sequence[tuple[Callable[[], Picture], Sequence[str]]],
+    *,
+    max_tokens: int,
+    news: News = lambda done, of: None,
+) -> list[list[str]]:
+    """Return the greedy answers to all questions about pictures; a torch model answers many at once."""
+    sampling = Sampling(max_tokens=max_tokens)
+    model = torch_model(answerer)
+    waiting: list[tuple[Chat, Seen]] = []
+    answers: list[str] = []
+    for number, (opened, questions) in enumerate(shown, start=1):
+        seen = answerer.see([opened()])
+        waiting += [(ask_once(question), seen) for question in questions]
+        if model is None or len(waiting) >= ANSWERED_TOGETHER or number == len(shown):
+            answers += _greedy(answerer, model, waiting, sampling)
+            waiting = []
+            news(number, len(shown))
+    left = iter(answers)
+    return [[next(left) for _ in questions] for _, questions in shown]
+
+
+def _greedy(answerer: Answerer, model: Any, asked: Sequence[tuple[Chat, Seen]], sampling: Sampling) -> list[str]:
+    if model is None:
+        return ["".join(token.text for token in answerer.answer(chat, seen, sampling)) for chat, seen in asked]
+    from handlens.align.together import answer_together
+
+    told = answer_together(answerer, model, [(chat, seen, [sampling]) for chat, seen in asked]) if asked else []
+    return ["".join(token.text for token in tokens_of(answerer, said)) for (said,) in told]
 
 
 def rates(answers: Sequence[str], some: Sequence[tuple[Ask, Record]]) -> dict[str, Figure]:
@@ -101,19 +162,21 @@ def claims_of(record: Record, rng: random.Random) -> list[tuple[str, str, bool]]
 
 
 def measure_judge(
-    answerer: Answerer, some: Sequence[tuple[Ask, Record]], *, seed: int = 1, news: News = lambda done, of: None
-) -> dict[str, Any]:
+    answerer: Answerer, some: Sequence[tuple[Ask, Record]], *, seed: int = 1, yes_no: bool = False,
+    news: News = lambda done, of: None,
+) -> dict[str, Any]:  # fmt: skip
     """Return accuracy, area under the curve and calibration error of a judge, in all and by kind of claim.
 
     Claims that it leaves unread are counted and stand in no figure.
     """
     rng = random.Random(f"{seed}/claims")
     rows: list[tuple[str, float, bool]] = []
+    is_open = is_examined(answerer) and not yes_no
     unread = 0
     for number, (one, record) in enumerate(some, start=1):
         claims = claims_of(record, rng)
         seen = answerer.see([one.picture.open()])
-        told = judge(answerer, seen, [claim for _, claim, _ in claims], request=request_for(answerer))
+        told = judge(answerer, seen, [claim for _, claim, _ in claims], request=request_for(answerer), is_open=is_open)
         for (kind, _, truth), judged in zip(claims, told, strict=True):
             if judged.probability is None:
                 unread += 1
@@ -139,6 +202,7 @@ def measure_warnings(
     answers: Sequence[str],
     *,
     judge_with: Answerer | None = None,
+    yes_no: bool = False,
     news: News = lambda done, of: None,
 ) -> dict[str, Any]:
     """Return precision and recall of the warnings of ``ask --check``: rejected claims against those that are false.
@@ -153,7 +217,13 @@ def measure_warnings(
     for number, ((one, record), answer) in enumerate(zip(some, answers, strict=True), start=1):
         claims = [claim.text for claim in divide(one.question, answer).claims]
         truths = [is_true(claim, record) for claim in claims]
-        told = judge(by, by.see([one.picture.open()]), claims, request=request_for(by))
+        told = judge(
+            by,
+            by.see([one.picture.open()]),
+            claims,
+            request=request_for(by),
+            is_open=is_examined(by) and not yes_no,
+        )
         units.append(
             [
                 (judged.verdict == "rejected", not truth)

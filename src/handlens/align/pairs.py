@@ -28,6 +28,8 @@ class HowToPair:
     per_question: int = 2
     balance: bool = True
     """Leave out the pairs whose rejected answer is much longer, until both sides are equally long on average."""
+    keeps_facts: bool = False
+    """Prefer no answer with fewer supported claims than the other: to say less is no way to be right."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -45,6 +47,11 @@ class Scored:
     score: float
     num_claims: int
     rejected: tuple[str, ...]
+
+    @property
+    def num_supported(self) -> int:
+        """Claims that the judge holds for true."""
+        return self.num_claims - len(self.rejected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +159,7 @@ def pairs_of(ask: str, question: str, scored: Sequence[Scored], how: HowToPair) 
         (better, worse)
         for better, worse in itertools.combinations(ordered, 2)
         if better.score - worse.score >= how.difference - 1e-9
+        and (not how.keeps_facts or better.num_supported >= worse.num_supported)
     ]
     drawn = random.Random(f"{how.seed}/pairs/{ask}").sample(every, min(how.per_question, len(every)))
     return [

@@ -22,13 +22,16 @@ from handlens.config import HandlensConfig
 from handlens.core.chat import ask
 from handlens.core.patches import to_patches
 from handlens.core.prompt import build_prompt
-from handlens.core.slicing import cut, plan_slices
+from handlens.core.slicing import SlicePlan, cut, plan_slices
 from handlens.core.tokenizer import Tokenizer
 from handlens.errors import DataError, HandlensError
 from handlens.families import family_named
 from handlens.model.vlm import HandlensModel
 from handlens.train.feed import IGNORED, Batch, OwnLoss, Sample, pad_slices
 from handlens.train.phases import Phase
+
+MOST_KEPT = 2_000_000_000
+"""Bytes of visual tokens that are kept where the tower stays as it is: 30,000 slices of nano."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class PairSample(Sample):
     lengths: tuple[int, int]
     weights: Float32[np.ndarray, "tokens"]
     """How much each target counts."""
+    visual: Float32[np.ndarray, "slices queries dim"] | None = None
+    """Visual tokens where they are known already; ``patches`` is empty then."""
     reference: Float32[np.ndarray, "tokens"]
     """Log-probability of each target before the first step, 0 elsewhere; NaN where none is stored."""
 
@@ -50,6 +55,8 @@ class PairBatch(Batch, OwnLoss):
     """Number of the slice that fills each block of visual places: every slice stands in two conversations."""
     weights: Float[Tensor, "tokens"]
     reference: Float[Tensor, "tokens"]
+    visual: Float[Tensor, "_ queries dim"] | None = None
+    """Visual tokens of every slice where they are known already; ``slices`` is None then."""
     how: Dpo
 
     @property
@@ -68,6 +75,7 @@ class PairBatch(Batch, OwnLoss):
             order=self.order.to(device),
             weights=self.weights.to(device),
             reference=self.reference.to(device),
+            visual=None if self.visual is None else self.visual.to(device),
         )
 
     def loss(self, model: HandlensModel, divisor: float) -> tuple[Tensor, dict[str, float]]:
@@ -115,7 +123,11 @@ class PairBatch(Batch, OwnLoss):
 
 def pair_logprobs(model: HandlensModel, batch: PairBatch) -> Float[Tensor, "n"]:
     """Return the log-probability of every target, in the order of the row."""
-    visual = None if batch.slices is None else model.see(batch.slices)[batch.order]
+    visual = batch.visual
+    if visual is None and batch.slices is not None:
+        visual = model.see(batch.slices)
+    if visual is not None:
+        visual = visual[batch.order]
     embeddings = model.join(batch.ids[None], None if visual is None else batch.is_visual[None], visual)
     hidden = model.llm.model(
         inputs_embeds=embeddings, position_ids=batch.positions[None], use_cache=False, segment_lengths=batch.lengths
@@ -162,6 +174,29 @@ class Preferences:
         self.config, self.tokenizer, self.how, self.seed = config, tokenizer, how, seed
         self.family = family_named(config.family)
         self.reference = dict(reference or {})
+        self.seen: dict[str, tuple[SlicePlan, Float32[np.ndarray, "slices queries dim"]]] = {}
+        """Plan and visual tokens of pictures that were looked at already, by the id of the question."""
+
+    @torch.no_grad()
+    def look_once(self, model: HandlensModel) -> None:
+        """Keep the visual tokens of all pictures, for a model whose tower and resampler stay as they are.
+
+        Beyond ``MOST_KEPT`` bytes nothing is kept, and pictures are looked at whenever they are needed.
+
+        Raises:
+            DataError: a picture is gone.
+        """
+        kept, like = 0, model.llm.get_input_embeddings().weight
+        for pair in self.pairs:
+            if pair.ask in self.seen:
+                continue
+            sample = self.build(pair)
+            tokens = model.see(pad_slices([sample], self.config).to(like)).float().cpu().numpy()
+            kept += tokens.nbytes
+            if kept > MOST_KEPT:
+                self.seen.clear()
+                return
+            self.seen[pair.ask] = (sample.plans[0], tokens)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -179,15 +214,11 @@ class Preferences:
         Raises:
             DataError: its picture is gone.
         """
-        slicing = self.config.slicing
-        try:
-            picture = self.asks[pair.ask].picture.open().image
-        except HandlensError as cause:
-            raise DataError(f"pair {pair.id}: {cause}; remove it from pairs.jsonl, or bring the picture back") from None
-        plan = plan_slices(
-            *picture.size, side_px=slicing.side_px, max_slices=slicing.max_slices, patch_px=slicing.patch_px
-        )
-        pixels = [np.asarray(image).transpose(2, 0, 1) for image in cut(picture, plan)]
+        visual, patches = None, []
+        if pair.ask in self.seen:
+            plan, visual = self.seen[pair.ask]
+        else:
+            plan, patches = self._patches(pair)
         prompt = build_prompt(
             ask(pair.question), [plan], self.family, self.tokenizer, self.config.resampler.num_queries
         )  # fmt: skip
@@ -211,12 +242,24 @@ class Preferences:
                 )
             before += [nothing, told]
         return PairSample(
-            patches=[to_patches(array, slicing.patch_px) for array in pixels], plans=(plan,), labels=None,
+            patches=patches, plans=(plan,), labels=None, visual=visual,
             ids=np.concatenate(ids), is_visual=np.concatenate(is_visual), targets=np.concatenate(targets),
             tasks=np.full(sum(map(len, ids)), -1), task_names=(),
             lengths=(len(prompt.ids) + len(answers[0]), len(prompt.ids) + len(answers[1])),
             weights=np.concatenate(counts), reference=np.concatenate(before),
         )  # fmt: skip
+
+    def _patches(self, pair: Pair) -> tuple[SlicePlan, list[np.ndarray]]:
+        slicing = self.config.slicing
+        try:
+            picture = self.asks[pair.ask].picture.open().image
+        except HandlensError as cause:
+            raise DataError(f"pair {pair.id}: {cause}; remove it from pairs.jsonl, or bring the picture back") from None
+        plan = plan_slices(
+            *picture.size, side_px=slicing.side_px, max_slices=slicing.max_slices, patch_px=slicing.patch_px
+        )
+        pixels = [np.asarray(image).transpose(2, 0, 1) for image in cut(picture, plan)]
+        return plan, [to_patches(array, slicing.patch_px) for array in pixels]
 
     def collate(self, samples: Sequence[Any], config: HandlensConfig, next_index: int) -> PairBatch:
         """Pack pairs end to end; slices are padded to one length and stand once."""
@@ -225,8 +268,10 @@ class Preferences:
             numbers = list(range(first, first + sample.num_slices))
             order += numbers + numbers
             first += sample.num_slices
+        is_seen = all(sample.visual is not None for sample in samples)
         return PairBatch(
-            slices=pad_slices(list(samples), config), labels=None,
+            slices=None if is_seen else pad_slices(list(samples), config), labels=None,
+            visual=torch.from_numpy(np.concatenate([one.visual for one in samples])) if is_seen else None,
             ids=torch.from_numpy(np.concatenate([sample.ids for sample in samples])),
             is_visual=torch.from_numpy(np.concatenate([sample.is_visual for sample in samples])),
             targets=torch.from_numpy(np.concatenate([sample.targets for sample in samples])),

@@ -9,11 +9,12 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 
 from handlens.align.asks import Ask, drawn_asks, read_asks
+from handlens.align.claims import VERSION as RULES_VERSION
 from handlens.align.conquer import TRUTH, conquer
 from handlens.align.divide import VERSION, divide_all, open_say
 from handlens.align.dpo import Dpo
@@ -34,7 +35,7 @@ from handlens.train.ledger import phase_ledger, write_ledger, write_whole
 from handlens.train.loop import train_phase
 from handlens.train.lora import Lora, add_lora, merge, save_adapter
 from handlens.train.pause import OutOfTime, Pause, pause_on_signals
-from handlens.train.phases import Phase
+from handlens.train.phases import Part, Phase
 from handlens.train.run import VOCABULARY, WEIGHTS, Paused, make_folder, only_one
 from handlens.train.state import read_progress
 
@@ -63,9 +64,13 @@ class Alignment:
     divider: str = "rules"
     judge: str = TRUTH
     """``truth``, ``policy`` (the model that the round begins with), or a model: name, folder or endpoint."""
+    yes_no: bool = False
+    """Ask the judge about every claim with yes or no, also where open questions fit (``examine.py``)."""
     pairing: HowToPair = field(default_factory=HowToPair)
     dpo: Dpo = field(default_factory=Dpo)
     lora: Lora | None = None
+    trains: tuple[str, ...] = ("vision", "resampler", "language")
+    """Parts that learn. Where the language model learns alone, every picture is looked at once."""
     epochs: float = 2.0
     rate: float = 5e-6
     """Peak. A few steps at 1e-4 make nano forget how to look: ``chosen`` in the log then falls by many nats."""
@@ -82,6 +87,11 @@ class Alignment:
         for name in ("rounds", "pictures", "pairs_per_step", "epochs", "rate"):
             if getattr(self, name) <= 0:
                 raise SettingError(f"{name} is {getattr(self, name):g}; it must be above 0")
+        for part in self.trains:
+            if part not in get_args(Part):
+                raise SettingError(f"there is no part '{part}'; known: {', '.join(get_args(Part))}")
+        if not self.trains:
+            raise SettingError(f"no part learns; name at least one: {', '.join(get_args(Part))}")
         if self.data is not None and self.judge == TRUTH:
             raise SettingError("the truth is known of generated pictures only; judge --data with a model: --judge nano")
 
@@ -170,16 +180,19 @@ class Round:
         )  # fmt: skip
         if ask.until == "sample":
             return self.done(counts)
-        claims = self.journal("claims.jsonl", {"divider": ask.divider, "prompts": VERSION})
+        claims = self.journal("claims.jsonl", {"divider": ask.divider, "prompts": VERSION, "rules": RULES_VERSION})
         counts["divide"] = divide_all(
             answers.rows.values(), ask.divider, claims, engine=ask.engine, jobs=ask.jobs, news=self.news("divide")
         )  # fmt: skip
         if ask.until == "divide":
             return self.done(counts)
         judge = str(self.policy) if ask.judge == "policy" else ask.judge
-        verdicts = self.journal("verdicts.jsonl", {"judge": ask.judge, "weights": self.weights_of(judge)})
+        verdicts = self.journal(
+            "verdicts.jsonl", {"judge": ask.judge, "weights": self.weights_of(judge), "yes or no": ask.yes_no},
+        )  # fmt: skip
         counts["conquer"] = conquer(
-            claims.rows.values(), asks, judge, verdicts, engine=ask.engine, jobs=ask.jobs, news=self.news("conquer")
+            claims.rows.values(), asks, judge, verdicts, yes_no=ask.yes_no, engine=ask.engine, jobs=ask.jobs,
+            news=self.news("conquer"),
         )  # fmt: skip
         if ask.until == "conquer":
             return self.done(counts)
@@ -275,7 +288,7 @@ def learn(
     steps = max(round(ask.epochs * len(pairs) / ask.pairs_per_step), 1)
     rows: list[dict[str, Any]] = []
     phase = Phase(
-        name=PHASE, trains=("language",) if ask.lora else ("vision", "resampler", "language"), objective="preferences",
+        name=PHASE, trains=("language",) if ask.lora else cast("tuple[Part, ...]", ask.trains), objective="preferences",
         sides_px=(config.slicing.side_px,), slicing=True, mixture={"pairs": 1.0}, steps=steps, rate=ask.rate,
         slices_per_step=10**6, pictures_per_step=ask.pairs_per_step, warmup_steps=max(steps // 20, 1), decay_share=1.0,
         schedule="cosine", optimiser="adamw", weight_decay=0.01, beta2=0.999, precision="float32",
@@ -285,11 +298,12 @@ def learn(
         torch.manual_seed(seed)
         model = build_model(config)
         load_weights(model, policy / WEIGHTS)
-        reference = {}
+        preferences = Preferences(pairs, asks, config, tokenizer, ask.dpo, seed)
+        if phase.trains == ("language",):
+            preferences.look_once(model.eval())
         if ask.dpo.reference == "stored":
-            reference = stored_reference(model, pairs, asks, policy, folder, ask.dpo)
+            preferences.reference = stored_reference(model, preferences, policy, folder)
         wrapped = add_lora(model, ask.lora) if ask.lora else None
-        preferences = Preferences(pairs, asks, config, tokenizer, ask.dpo, seed, reference)
 
         def tell(row: dict[str, Any]) -> None:
             rows.append(row)
@@ -339,18 +353,18 @@ def leave(model: HandlensModel, phase: Phase, policy: Path, folder: Path, world:
 
 
 def stored_reference(
-    model: HandlensModel, pairs: Sequence[Pair], asks: Mapping[str, Ask], policy: Path, folder: Path, how: Dpo
-) -> dict[str, tuple[list[float], list[float]]]:  # fmt: skip
+    model: HandlensModel, preferences: Preferences, policy: Path, folder: Path
+) -> dict[str, tuple[list[float], list[float]]]:
     """Return the reference's log-probabilities of every token, computed once and kept in ``references.jsonl``."""
     journal = Journal(folder / "references.jsonl", {"weights": sha256_of(policy / WEIGHTS)})
-    plain = Preferences(pairs, asks, load_config(policy), Tokenizer.from_file(policy / VOCABULARY), how)
+    pairs = preferences.pairs
     model.eval()
     model.llm.set_attn_implementation(packing.NAME)
     try:
         for pair in pairs:
             known = journal.rows.get(pair.id)
             if known is None or known["texts"] != [pair.chosen, pair.rejected]:
-                chosen, rejected = reference_logprobs(model, plain, pair)
+                chosen, rejected = reference_logprobs(model, preferences, pair)
                 texts = [pair.chosen, pair.rejected]
                 journal.add({"id": pair.id, "texts": texts, "chosen": chosen, "rejected": rejected})
     finally:

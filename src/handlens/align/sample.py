@@ -28,6 +28,8 @@ from handlens.engine.room import Room
 from handlens.errors import DataError, HandlensError, ImageError, ModelError, SettingError
 
 News = Callable[[int, int], None]
+TOGETHER = 8
+"""Questions that a torch model answers at once."""
 TRIES = 3
 """Times that an answerer is asked before a question counts as failed."""
 
@@ -85,7 +87,10 @@ def sample(
     work = SampleOne(model, how)
     failed = 0
     with spread_over(engine, jobs) as apply:
-        for done, row in enumerate(apply(work, waiting), start=1):
+        rows = apply(work, waiting)
+        if waiting and model != RULES and engine == "local" and jobs == 1:
+            rows = sample_groups(open_policy(model), waiting, how)
+        for done, row in enumerate(rows, start=1):
             journal.add(row)
             failed = failed + 1 if row["status"] == "failed" else 0
             if failed == 20:
@@ -153,7 +158,7 @@ def open_policy(model: str) -> Answerer:
 
 def sample_one(answerer: Answerer, one: Ask, how: HowToSample) -> dict[str, Any]:
     """Return a row: the answers to one question with their seeds, or why there are none."""
-    row: dict[str, Any] = {"id": one.id, "question": one.question, "answers": [], "status": "ok", "note": ""}
+    row = _row(one)
     try:
         seen = answerer.see([one.picture.open()])
     except (DataError, ImageError) as error:
@@ -165,17 +170,54 @@ def sample_one(answerer: Answerer, one: Ask, how: HowToSample) -> dict[str, Any]
         answers = answer_all(answerer, ask_once(one.question, 1), seen, samplings)
     except HandlensError as error:
         return row | {"status": "failed", "note": str(error)}
-    return row | {
-        "answers": [
-            {
-                "text": "".join(token.text for token in tokens),
-                "seed": sampling.seed,
-                "tokens": len(tokens),
-                "logprob": _sum(tokens),
-            }
-            for tokens, sampling in zip(answers, samplings, strict=True)
-        ]
-    }
+    return row | {"answers": _answers(answers, samplings)}
+
+
+def sample_groups(answerer: Answerer, asks: Sequence[Ask], how: HowToSample) -> Iterator[dict[str, Any]]:
+    """Yield the rows of questions in order; a torch model answers ``TOGETHER`` of them at a time."""
+    model = torch_model(answerer)
+    if model is None:
+        yield from (sample_one(answerer, one, how) for one in asks)
+        return
+    from handlens.align.together import answer_together
+
+    for start in range(0, len(asks), TOGETHER):
+        group = asks[start : start + TOGETHER]
+        try:
+            asked = [
+                (ask_once(one.question, 1), answerer.see([one.picture.open()]), how.samplings(one.id)) for one in group
+            ]
+            answers = answer_together(answerer, model, asked)
+        except HandlensError:  # one of them cannot be asked; which one is told by asking them alone
+            yield from (sample_one(answerer, one, how) for one in group)
+            continue
+        for one, (_, _, samplings), said in zip(group, asked, answers, strict=True):
+            yield _row(one) | {"answers": _answers([tokens_of(answerer, part) for part in said], samplings)}
+
+
+def torch_model(answerer: Answerer) -> Any:
+    """Return the torch model behind an answerer whose answers can be computed together; None where there is none."""
+    if not isinstance(answerer, Lens) or answerer.info.engine != "torch":
+        return None
+    from handlens.align.together import model_of
+
+    return model_of(answerer)
+
+
+def _row(one: Ask) -> dict[str, Any]:
+    return {"id": one.id, "question": one.question, "answers": [], "status": "ok", "note": ""}
+
+
+def _answers(answers: Sequence[list[Token]], samplings: Sequence[Sampling]) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": "".join(token.text for token in tokens),
+            "seed": sampling.seed,
+            "tokens": len(tokens),
+            "logprob": _sum(tokens),
+        }
+        for tokens, sampling in zip(answers, samplings, strict=True)
+    ]
 
 
 def answer_all(answerer: Answerer, chat: Chat, seen: Seen, samplings: Sequence[Sampling]) -> list[list[Token]]:
@@ -227,7 +269,7 @@ def side_by_side(lens: Lens, chat: Chat, seen: Seen, samplings: Sequence[Samplin
             following.update({number: logits[row : row + 1] for row, number in enumerate(going)})
             beams = [going.index(number) if number in going else 0 for number in range(len(samplings))]
             going = _advance(drawings, [n for n in going if len(said[n]) < samplings[n].max_tokens], said)
-    return [_tokens(lens, one) for one in said]
+    return [tokens_of(lens, one) for one in said]
 
 
 def _advance(drawings: Sequence[Iterator[tuple[int, float]]], numbers: Iterable[int], said: list[Any]) -> list[int]:
@@ -241,7 +283,8 @@ def _advance(drawings: Sequence[Iterator[tuple[int, float]]], numbers: Iterable[
     return going
 
 
-def _tokens(lens: Lens, said: Sequence[tuple[int, float]]) -> list[Token]:
+def tokens_of(lens: Any, said: Sequence[tuple[int, float]]) -> list[Token]:
+    """Return ids and log-probabilities with their text."""
     stream = TextStream(lens.tokenizer)
     return [Token(stream.push(token_id), token_id, logprob) for token_id, logprob in said]
 

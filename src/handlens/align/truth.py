@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from handlens.align.claims import divide, named_things
+from handlens.align.claims import divide, named_things, plural
 from handlens.align.judge import Judgement, question_of
 from handlens.data.records import Record, Thing
 
@@ -18,6 +18,7 @@ _THERE_IS = re.compile(
     r"There is (?P<no>no |an? )(?:(?P<size>small|large) )?(?P<colour>\w+) (?P<shape>\w+)"
     r"(?: at the (?P<place>[\w ]+))?\."
 )
+_AT_LEAST = re.compile(r"There are at least (?P<count>\d+) (?P<colour>\w+) (?P<shapes>\w+)\.")
 _COUNT = re.compile(r"The number of (?P<what>[\w ]+) is (?P<number>\w+)\.")
 _ATTRIBUTE = re.compile(r"The (?P<what>[\w ]+) is (?P<at>at the )?(?P<value>[\w ]+)\.")
 _TEXT = re.compile(r"The picture shows the text “(?P<text>.+)”\.", re.DOTALL)
@@ -124,6 +125,10 @@ def _of_things(claim: str, record: Record) -> bool | None:
             and wanted in (None, place(thing, *size))
         ]
         return not fits if match["no"] == "no " else bool(fits)
+    if match := _AT_LEAST.fullmatch(claim):
+        colour, shapes = _colour(match["colour"]), match["shapes"]
+        same = [thing for thing in record.things if (thing.colour, plural(thing.shape)) == (colour, shapes)]
+        return len(same) >= int(match["count"])
     if match := _COUNT.fullmatch(claim):
         count = _num_of(match["what"], record.things)
         number = match["number"].lower()
@@ -144,7 +149,7 @@ def _colour(word: str) -> str:
 
 def _num_of(what: str, things: Sequence[Thing]) -> int | None:
     """Return how many there are of ``shapes``, ``red shapes``, ``rings`` or ``red rings``; None where it is unclear."""
-    from handlens.data.generate.scene_talk import SHAPES, plural
+    from handlens.data.generate.scene_talk import SHAPES
 
     *words, last = what.split()
     if len(words) > 1:

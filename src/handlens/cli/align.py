@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from handlens.errors import NeedsExtra, SettingError, did_you_mean
 
@@ -17,6 +18,13 @@ RECIPES = {
     "measure": "Made-up things, the judge against the truth, and the warnings of ask --check.",
     "compare": "Every part of the method switched off in turn, as one table.",
 }
+
+
+NANO: dict[str, Any] = {
+    "rounds": 1, "pictures": 100, "answers": 8, "max_tokens": 240, "difference": 2.0, "pairs_per_question": 2,
+    "balance": False, "keep_facts": True, "trains": "language", "rate": 3e-5, "epochs": 1.0, "pairs_per_step": 16,
+}  # fmt: skip
+"""What nano:rlaif and compare have in place of the defaults: a small model needs plain pairs and few, large steps."""
 
 
 @click.command()
@@ -33,9 +41,11 @@ RECIPES = {
 @click.option("--answers-from", default="", help="Another model, endpoint, or rules: compare its answers, off-policy.")
 @click.option("--divider", default="rules", show_default=True, help="rules, whole, a model, or http://HOST/v1#MODEL.")
 @click.option("--judge", default="truth", show_default=True, help="truth, policy, a model, or http://HOST/v1#MODEL.")
+@click.option("--yes-no", is_flag=True, help="Ask nano about claims with yes or no, also where open questions fit.")
 @click.option("--difference", default=1.0, show_default=True, help="Least difference of scores in a pair.")
 @click.option("--pairs-per-question", default=2, show_default=True, help="Most pairs of one question.")
-@click.option("--no-balance", is_flag=True, help="Keep pairs whose rejected answer is much longer.")
+@click.option("--balance/--no-balance", default=True, help="Leave out pairs whose rejected answer is much longer.")
+@click.option("--keep-facts/--any-facts", default=False, help="Prefer no answer with fewer supported claims.")
 @click.option("--pairs", type=click.Path(path_type=Path), help="File of pairs, one object a line (rlhf-v).")
 @click.option(
     "--loss", type=click.Choice(["sigmoid", "ipo", "length"]), default=None, help="Form of DPO.  [default: sigmoid]"
@@ -44,6 +54,10 @@ RECIPES = {
 @click.option("--sft", default=0.0, help="Weight of the next-word loss of preferred answers.")
 @click.option("--segment-weight", type=float, help="Weight of corrected words.  [default: 1, rlhf-v 5]")
 @click.option("--lora", is_flag=True, help="Train small additions; the reference is the model without them.")
+@click.option(
+    "--trains", default="vision,resampler,language", show_default=True,
+    help="Parts that learn, with commas; language alone looks at every picture once.",
+)  # fmt: skip
 @click.option("--rate", type=float, help="Learning rate.  [default: 5e-6, with --lora 5e-5]")
 @click.option("--epochs", default=2.0, show_default=True, help="Times round the pairs.")
 @click.option("--pairs-per-step", default=8, show_default=True, help="Pairs of one step.")
@@ -76,6 +90,10 @@ def align(recipe: str | None, as_list: bool, as_json: bool, **asked: Any) -> int
     name = recipe.removeprefix("nano:") if recipe.startswith("nano:") else recipe
     if name not in ("rlaif", "rlhf-v", "measure", "compare"):
         raise SettingError(f"unknown recipe '{recipe}'{did_you_mean(recipe, RECIPES)}")
+    if recipe in ("nano:rlaif", "compare", "nano:compare"):
+        context = click.get_current_context()
+        given = {key for key in NANO if context.get_parameter_source(key) != ParameterSource.DEFAULT}
+        asked |= {key: value for key, value in NANO.items() if key not in given}
     if asked["out"] is None and name != "measure":
         raise click.UsageError("missing option '--out'; name the folder of the run")
     if name == "rlhf-v" and asked["pairs"] is None:
@@ -114,7 +132,7 @@ def _asked(asked: dict[str, Any], *, is_correction: bool = False) -> Any:
     from handlens.align.pairs import HowToPair
     from handlens.align.rounds import Alignment
     from handlens.align.sample import HowToSample
-    from handlens.cli.train import model_folder
+    from handlens.cli.training import model_folder
     from handlens.train.lora import Lora
 
     folder = model_folder(asked["base"])
@@ -133,15 +151,21 @@ def _asked(asked: dict[str, Any], *, is_correction: bool = False) -> Any:
     scoring: Any = "whole" if asked["divider"] == "whole" else "claims"
     pairing = HowToPair(
         scoring=scoring, difference=asked["difference"], per_question=asked["pairs_per_question"],
-        balance=not asked["no_balance"],
+        balance=asked["balance"], keeps_facts=asked["keep_facts"],
     )  # fmt: skip
     return Alignment(
         model=folder, out=asked["out"], rounds=asked["rounds"], pictures=asked["pictures"], data=asked["data"],
         sampling=sampling, answers_from=asked["answers_from"], divider=asked["divider"], judge=asked["judge"],
-        pairing=pairing, dpo=dpo, lora=lora, epochs=asked["epochs"], rate=asked["rate"] or (5e-5 if lora else 5e-6),
+        yes_no=asked["yes_no"], pairing=pairing, dpo=dpo, lora=lora, trains=_names(asked["trains"]),
+        epochs=asked["epochs"], rate=asked["rate"] or (5e-5 if lora else 5e-6),
         pairs_per_step=asked["pairs_per_step"], seed=asked["seed"], until=asked["until"], engine=asked["engine"],
         jobs=asked["jobs"],
     )  # fmt: skip
+
+
+def _names(listed: str) -> Any:
+    """Return the names between the commas."""
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _rounds(asked: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -159,7 +183,7 @@ def _corrections(asked: dict[str, Any], report: Callable[[dict[str, Any]], None]
 def _compare(asked: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     from handlens.align.experiments import VARIANTS, Experiment, run_experiment
 
-    names = tuple(name for name in asked["variants"].split(",") if name) or tuple(one.name for one in VARIANTS)
+    names = _names(asked["variants"]) or tuple(one.name for one in VARIANTS)
     seeds = tuple(range(asked["seed"], asked["seed"] + asked["seeds"]))
     return run_experiment(
         Experiment(base=_asked(asked), variants=names, seeds=seeds, scenes=asked["scenes"], tasks=asked["tasks"]),
@@ -184,8 +208,10 @@ def _measure(asked: dict[str, Any], report: Callable[[dict[str, Any]], None]) ->
         "judge": by.info.name,
         "scenes": len(some),
         "hallucination": figures_to_json(rates(answers, some)),
-        "calibration": measure_judge(by, some, seed=asked["seed"], news=news("judge")),
-        "warnings": measure_warnings(policy, some, answers, judge_with=by, news=news("warnings")),
+        "calibration": measure_judge(by, some, seed=asked["seed"], yes_no=asked["yes_no"], news=news("judge")),
+        "warnings": measure_warnings(
+            policy, some, answers, judge_with=by, yes_no=asked["yes_no"], news=news("warnings")
+        ),
     }
     if asked["out"] is not None:
         from handlens.train.ledger import write_whole
