@@ -89,7 +89,9 @@ def examine(claim: str) -> Examination | None:
         colour, shape = _same(match["colour"]), match["shape"]
         if colour not in COLOURS or shape not in SHAPES:
             return None
-        parts = [(_colour_of(shape, colour), _which(f"What shape is {colour}?", SHAPES, shape))]
+        parts: list[tuple[OpenQuestion, ...]] = [
+            (_colour_of(shape, colour), _which(f"What shape is {colour}?", SHAPES, shape))
+        ]
         if match["place"]:
             place = _same(match["place"])
             if place not in PLACES or match["no"] == "no ":

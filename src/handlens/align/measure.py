@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from handlens.align.asks import Ask, drawn_asks
 from handlens.align.check import is_examined, request_for
@@ -23,6 +23,7 @@ from handlens.core.images import Picture
 from handlens.core.sampling import Sampling
 from handlens.data.generate.scene_talk import COLOURS, SHAPES
 from handlens.data.records import Record
+from handlens.engine.answerer import Lens
 from handlens.errors import SettingError
 from handlens.eval.stats import Interval, bootstrap
 
@@ -110,7 +111,11 @@ def _greedy(answerer: Answerer, model: Any, asked: Sequence[tuple[Chat, Seen]], 
         return ["".join(token.text for token in answerer.answer(chat, seen, sampling)) for chat, seen in asked]
     from handlens.align.together import answer_together
 
-    told = answer_together(answerer, model, [(chat, seen, [sampling]) for chat, seen in asked]) if asked else []
+    told = (
+        answer_together(cast(Lens, answerer), model, [(chat, seen, [sampling]) for chat, seen in asked])
+        if asked
+        else []
+    )
     return ["".join(token.text for token in tokens_of(answerer, said)) for (said,) in told]
 
 

@@ -214,7 +214,8 @@ class Preferences:
         Raises:
             DataError: its picture is gone.
         """
-        visual, patches = None, []
+        visual = None
+        patches: list[np.ndarray] = []
         if pair.ask in self.seen:
             plan, visual = self.seen[pair.ask]
         else:

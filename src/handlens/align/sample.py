@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -187,7 +187,7 @@ def sample_groups(answerer: Answerer, asks: Sequence[Ask], how: HowToSample) -> 
             asked = [
                 (ask_once(one.question, 1), answerer.see([one.picture.open()]), how.samplings(one.id)) for one in group
             ]
-            answers = answer_together(answerer, model, asked)
+            answers = answer_together(cast(Lens, answerer), model, asked)
         except HandlensError:  # one of them cannot be asked; which one is told by asking them alone
             yield from (sample_one(answerer, one, how) for one in group)
             continue

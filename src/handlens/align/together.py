@@ -5,6 +5,7 @@ the cost differs: a small model spends most of a step on what does not grow with
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,8 +80,7 @@ def answer_together(
         going = sorted({question for question, _ in drawings})
         rows_.keep_only(going)
         last = {key: one[-1][0] if one else 0 for key, one in said.items()}
-        ids = [[last[question, number] for number in range(num_answers)] for question in rows_.alive]
-        logits = rows_.step(ids)
+        logits = rows_.step([[last[question, number] for number in range(num_answers)] for question in rows_.alive])
         places = {question: place for place, question in enumerate(rows_.alive)}
         following.update({(q, n): logits[places[q], n] for q, n in drawings})
 
@@ -141,7 +141,7 @@ class Rows:
 
     def _attend(
         self,
-        attention: torch.nn.Module,
+        attention: Any,
         hidden: Float[Tensor, "batch beams dim"],
         turns: tuple[Tensor, Tensor],
         number: int,
@@ -151,7 +151,7 @@ class Rows:
         size, kv_heads = self.said.shape[-1], self.said.shape[4]
         cos, sin = (part[:, :, None] for part in turns)
 
-        def heads(projection: torch.nn.Module) -> Tensor:
+        def heads(projection: Any) -> Tensor:
             return projection(hidden).view(questions, answers, -1, size)
 
         query, key = (
@@ -169,4 +169,5 @@ class Rows:
         told, own = weights.split([self.asked.shape[4], self.num_said + 1], dim=-1)
         told = told.transpose(1, 2).reshape(questions, kv_heads, answers * group, -1) @ self.asked[number, 1]
         told = told.view(questions, kv_heads, answers, group, size).transpose(1, 2)
-        return attention.o_proj((told + own @ values).reshape(questions, answers, -1))
+        out: Tensor = attention.o_proj((told + own @ values).reshape(questions, answers, -1))
+        return out
