@@ -110,6 +110,18 @@ def test_several_pictures_a_follow_up_and_uploads(client):
         client.chat.completions.create(**asking("?", file.id))
 
 
+def test_a_question_before_its_picture_is_answered_like_one_after_it(client):
+    question, picture = {"type": "text", "text": "What is the total?"}, {
+        "type": "image_url", "image_url": {"url": data_uri("receipt.png")},
+    }  # fmt: skip
+    before, after = (
+        client.chat.completions.create(model="nano", messages=[{"role": "user", "content": parts}], max_tokens=8)
+        for parts in ([question, picture], [picture, question])
+    )
+    assert before.choices[0].message.content == after.choices[0].message.content
+    assert before.usage.prompt_tokens == after.usage.prompt_tokens
+
+
 def test_stop_texts_end_an_answer_before_them(client):
     whole = client.chat.completions.create(**asking("Describe the picture.", max_tokens=24)).choices[0].message.content
     middle = whole[len(whole) // 2 :][:2]

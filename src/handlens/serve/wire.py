@@ -206,6 +206,22 @@ def _conversation(messages: Sequence[Any]) -> tuple[Chat, tuple[str, ...], bool]
     return tuple(turns), tuple(addresses), bool(details) and set(details) == {"low"}
 
 
+def pictures_first(chat: Chat) -> Chat:
+    """Return a conversation in which no message ends with a picture: its pictures stand before its words.
+
+    OpenAI's clients write the question first; a small model was only ever shown the picture first.
+
+    >>> [turn.content for turn in pictures_first((Turn("user", ("What?", Shown(0))),))]
+    [(Shown(index=0), 'What?')]
+    """
+    return tuple(
+        Turn(turn.role, tuple(sorted(turn.content, key=lambda part: isinstance(part, str))))
+        if turn.content and isinstance(turn.content[-1], Shown)
+        else turn
+        for turn in chat
+    )
+
+
 def _is_text(part: str) -> bool:
     try:
         part.encode()

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from handlens.serve.fields import FieldsAsk, answer_fields
 from handlens.serve.metrics import Metrics, resident_bytes
 from handlens.serve.pictures import Uploads, read_address
 from handlens.serve.settings import Refusal, ServerSettings
-from handlens.serve.wire import Ask, usage_of
+from handlens.serve.wire import Ask, pictures_first, usage_of
 
 KEPT_PICTURES = 32
 """Encoded pictures that stay in memory, so that a follow-up question costs no encoding."""
@@ -157,6 +157,8 @@ class Worker:
         """Yield what happens; ends early, and silently, when the job is cancelled."""
         deadline_s = job.arrived_s + self.settings.max_seconds
         begin = time.monotonic()
+        if self.answerer.info.family == "nano":
+            ask = replace(ask, chat=pictures_first(ask.chat))
         seen, sights, num_new = self.see(job)
         if job.cancelled.is_set():
             return
