@@ -18,8 +18,11 @@ export function complain(words) {
 
 export function addFiles(files) {
   const kept = [...files].filter((file) => file.type.startsWith("image/") || /\.(heic|heif)$/i.test(file.name));
-  if (!kept.length && files.length) return complain("That is no picture. Give a PNG, JPEG, WebP, GIF, BMP, TIFF or HEIC file.");
-  complain("");
+  if ([...files].some((file) => file.type === "application/pdf")) {
+    complain("This page takes no PDF. On the command line `handlens ask FILE.pdf#1` and `handlens batch` read its pages; here give a picture of one.");
+    if (!kept.length) return;
+  } else if (!kept.length && files.length) return complain("That is no picture. Give a PNG, JPEG, WebP, GIF, BMP, TIFF or HEIC file.");
+  else complain("");
   for (const file of kept) readPicture(file);
 }
 
