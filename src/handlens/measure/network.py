@@ -69,7 +69,8 @@ def alone() -> Iterator[None]:
 
 
 def _refuse_inside(event: str, values: tuple[Any, ...]) -> None:
-    if event in EVENTS and getattr(_inside, "depth", 0) and not is_local(values[EVENTS[event]]):
+    depth: int = getattr(_inside, "depth", 0)
+    if depth and event in EVENTS and not is_local(values[EVENTS[event]]):
         raise _forbidden(event, values[EVENTS[event]])
 
 
