@@ -1,5 +1,6 @@
 """Ask a picture: a small vision-language model that answers on the device in your hand."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,15 @@ def load(
         raise ModelError(
             f"unknown model '{model}'; known: {', '.join(PACKAGED)}; or give the path of a folder: "
             "a bundle (manifest.json), a torch model (config.json, model.safetensors) or a GGUF pair"
+            + (
+                f"; `handlens models pull {model}` fetches it"
+                if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(model))
+                else ""
+            )
+        )
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{folder} is an adapter; `handlens models merge MODEL {folder} --to NEW` adds it to its model"
         )
     is_folder = folder.is_dir() and not (folder / "manifest.json").is_file()
     if folder.suffix == ".gguf" or (is_folder and any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))):

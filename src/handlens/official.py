@@ -75,7 +75,8 @@ def family_of(fields: dict[str, Any]) -> Family:
         version = str(fields["version"])
     if version not in versions:
         raise ModelError(
-            f"config.json has version {fields['version']!r}, which is unknown{_choices(version, versions)}"
+            f"config.json has version {fields['version']!r}, which is unknown"
+            f"{_choices(str(fields['version']), versions)}"
         )
     return family_named(version)
 

@@ -138,7 +138,9 @@ def test_a_changed_byte_is_found_and_named(bundle, photo, tmp_path, capsys):
 def test_load_opens_by_path(bundle, model):
     assert handlens.load(bundle).info.engine == "onnxruntime+llama.cpp"
     assert handlens.load(str(model)).info.engine == "torch"
-    with pytest.raises(ModelError, match="unknown model 'no/such'; known: nano"):
+    with pytest.raises(
+        ModelError, match=r"unknown model 'no/such'; known: nano.*`handlens models pull no/such` fetches it"
+    ):
         handlens.load("no/such")
 
 

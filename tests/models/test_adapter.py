@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import handlens
 from handlens.config import HandlensConfig, LanguageConfig, ResamplerConfig, VisionConfig
 from handlens.errors import ModelError
 from handlens.model.checkpoint import load_model, save_model
@@ -13,20 +14,22 @@ from handlens.models.adapter import merge_adapter
 from handlens.train.lora import Lora, add_lora, save_adapter
 
 
-def small(width: int = 128) -> HandlensModel:
+def small(width: int = 128, *, tied: bool = False) -> HandlensModel:
     return build_model(
         HandlensConfig(
             vision=VisionConfig(width=96, mlp_width=96, num_layers=1, num_heads=3, table_side=8),
             resampler=ResamplerConfig(num_queries=4, width=width, vision_width=96),
             language=LanguageConfig(
-                vocab_size=60, width=width, mlp_width=128, num_layers=1, num_heads=2, num_kv_heads=2
+                vocab_size=60, width=width, mlp_width=128, num_layers=1, num_heads=2, num_kv_heads=2, tied=tied
             ),
         )
     ).eval()
 
 
-def test_a_merged_adapter_computes_the_same(tmp_path: Path) -> None:
-    save_model(small(), tmp_path / "model")
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_merged_adapter_computes_the_same(tied: bool, tmp_path: Path) -> None:
+    save_model(small(tied=tied), tmp_path / "model")
+    (tmp_path / "model" / "manifest.json").write_text("{}", encoding="utf-8")  # as beside the weights that ship
     model = load_model(tmp_path / "model")
     plain = {name: values.clone() for name, values in model.state_dict().items()}
     wrapped = add_lora(model, Lora(saved=())).eval()
@@ -41,6 +44,7 @@ def test_a_merged_adapter_computes_the_same(tmp_path: Path) -> None:
     merged = load_model(merge_adapter(tmp_path / "model", tmp_path / "adapter", tmp_path / "merged"))
     with torch.inference_mode():
         torch.testing.assert_close(merged(input_ids=ids).logits, expected, atol=1e-5, rtol=1e-5)
+    assert not (tmp_path / "merged" / "manifest.json").exists(), "what was written anew is no bundle"
     changed = {name for name, values in merged.state_dict().items() if not torch.equal(values, plain[name])}
     assert changed and all("_proj.weight" in name and name.startswith("llm.") for name in changed)
 
@@ -52,5 +56,7 @@ def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"does not fit .*; merge it with its own model"):
         merge_adapter(tmp_path / "model", tmp_path / "adapter", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+    with pytest.raises(ModelError, match=r"is an adapter; `handlens models merge MODEL"):
+        handlens.load(tmp_path / "adapter")
     with pytest.raises(ModelError, match=r"has no adapter_config\.json"):
         merge_adapter(tmp_path / "model", tmp_path / "model", tmp_path / "merged")

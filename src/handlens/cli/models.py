@@ -55,7 +55,8 @@ def show(model: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(card.to_json(), ensure_ascii=False))
         return
-    click.echo(f"{card.name}: {card.kind} of family {card.family}, {card.num_bytes / 1e6:.1f} MB in {card.folder}")
+    what = card.family if card.kind == "adapter" else f"{card.kind} of family {card.family}"
+    click.echo(f"{card.name}: {what}, {card.num_bytes / 1e6:.1f} MB in {card.folder}")
     if card.parameters:
         click.echo(f"  parameters  {card.parameters:,}")
     click.echo(f"  licence     {card.licence}")

@@ -36,6 +36,8 @@ DECIDED_BY = (
     (r"", "hidden_size"),
 )
 """Which fields of ``config.json`` decide the shape of a tensor; the first pattern that is found counts."""
+OF_A_BUNDLE = ("manifest.json", "known.json", "vision.onnx")
+"""Files that say what is beside other weights; a model folder that is written anew is no bundle."""
 LARGEST_COMPANION_BYTES = 64_000_000
 """Other files of a folder up to this size travel with ``save_model(as_stored=True)``."""
 
@@ -264,8 +266,8 @@ def _save_as_stored(model: HandlensModel, folder: Path) -> None:
     if model.source is None or model.source.resolve() == folder.resolve():
         raise ModelError(f"a model from {model.source} cannot be saved as stored in {folder}; give another folder")
     for file in sorted(model.source.iterdir()):
-        is_weights = file.suffix in (".safetensors", ".gguf", *PICKLES)
-        if file.is_file() and not is_weights and file.stat().st_size <= LARGEST_COMPANION_BYTES:
+        is_left = file.suffix in (".safetensors", ".gguf", *PICKLES) or file.name in OF_A_BUNDLE
+        if file.is_file() and not is_left and file.stat().st_size <= LARGEST_COMPANION_BYTES:
             shutil.copyfile(file, folder / file.name)
     stored, own = open_weights(model.source), model.state_dict()
     parts: dict[str, list[str]] = defaultdict(list)

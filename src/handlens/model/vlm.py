@@ -137,6 +137,10 @@ class HandlensModel(PreTrainedModel):
         places = is_visual.unsqueeze(-1).expand_as(embeddings)
         return embeddings.masked_scatter(places, visual_tokens.flatten(0, 1).to(embeddings.dtype))
 
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """Return the word embeddings; PEFT asks for them where they are the output weights, too."""
+        return self.llm.get_input_embeddings()
+
     def new_cache(self) -> DynamicCache:
         """Return an empty cache for the language model."""
         return DynamicCache()

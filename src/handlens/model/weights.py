@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from handlens.errors import ModelError
+from handlens.export.tensor_file import read_header
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -50,6 +51,7 @@ def open_weights(place: Path) -> StoredWeights:
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, torch.dtype] = {}
     for path in files:
+        read_header(path)  # says what is wrong with a file that is missing, cut or a pickle under another name
         try:
             with safe_open(str(path), framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - not a mapping
