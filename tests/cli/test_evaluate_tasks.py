@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from handlens.cli.main import run
+from handlens.errors import NeedsExtra
 
 DATA = Path(__file__).parents[1] / "eval" / "data"
 
@@ -74,3 +75,13 @@ def test_a_model_that_answered_nothing_ends_with_an_error(capsys, tmp_path):
     assert "nano answered nothing of mmstar: 1 of 1 questions were not answered: " in err
     assert "nowhere.png does not exist" in err
     assert err.count("\n") == 1
+
+
+def test_without_the_generators_the_suite_that_ships_is_named(capsys, monkeypatch):
+    def lacks(*told, **named):
+        raise NeedsExtra("the font Lato (font-lato)", "data")
+
+    monkeypatch.setattr("handlens.eval.heldout.evaluate", lacks)
+    assert run(["eval", "nano"]) == 1
+    err = capsys.readouterr().err
+    assert "'handlens[data]'; or measure without it: handlens eval nano --tasks handlens-bench" in err

@@ -204,7 +204,7 @@ def _look_for_leaks(folder: Path, as_json: bool) -> None:
 
 def _run_drawn(model: str, as_json: bool, choices: dict[str, Any]) -> None:
     from handlens.cli.progress import progress_bar
-    from handlens.errors import SettingError
+    from handlens.errors import NeedsExtra, SettingError
     from handlens.eval import heldout
     from handlens.eval.session import open_model
 
@@ -214,11 +214,14 @@ def _run_drawn(model: str, as_json: bool, choices: dict[str, Any]) -> None:
     names = (kind.strip() for kind in choices["kinds"].split(","))
     chosen = tuple(dict.fromkeys(kind for kind in names if kind)) or heldout.KINDS
     answerer = open_model(model).model
-    with progress_bar(f"eval {answerer.info.name}", "pictures") as advance:
-        report = heldout.evaluate(
-            answerer, kinds=chosen, count=choices["count"], seed=choices["seed"], split=choices["split"],
-            level=choices["level"], max_tokens=choices["max_tokens"], progress=advance,
-        )  # fmt: skip
+    try:
+        with progress_bar(f"eval {answerer.info.name}", "pictures") as advance:
+            report = heldout.evaluate(
+                answerer, kinds=chosen, count=choices["count"], seed=choices["seed"], split=choices["split"],
+                level=choices["level"], max_tokens=choices["max_tokens"], progress=advance,
+            )  # fmt: skip
+    except NeedsExtra as cause:
+        raise SettingError(f"{cause}; or measure without it: handlens eval {model} --tasks handlens-bench") from None
     if file is not None:
         heldout.save_report(report, file)
     if as_json:
