@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from handlens.config import LanguageConfig
 from handlens.core.prompt import Prompt
 from handlens.core.sampling import Sampling, generate
+from handlens.engine import lookup
 from handlens.engine.language import LlamaCppLanguage
 from handlens.engine.lookup import LEAST_MATCH, NO_LOOKUP, Guesser, LookAhead, may_look
 from handlens.engine.room import Room
@@ -18,6 +19,13 @@ from handlens.engine.setup import Setup
 from handlens.errors import SettingError
 
 STOP = 3
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guess often, also where it does not pay: what is tested is that the answer stays the same."""
+    monkeypatch.setattr(lookup, "SMALL_MATCH", LEAST_MATCH)
+    monkeypatch.setattr(lookup, "MOST_LOSS", float("inf"))
 
 
 class NoisyReader:
@@ -126,6 +134,25 @@ def test_bad_guesses_make_it_ask_for_longer_agreement() -> None:
     assert guesser.guess() == []
     guesser.learn(3, 3)
     assert guesser.guess() == [8, 5, 6]
+
+
+def test_an_answer_that_guesses_badly_is_guessed_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cycle whose last token is always another one, and a guesser that does not learn from it."""
+    monkeypatch.setattr(lookup, "MOST_LOSS", 4.0)
+    monkeypatch.setattr(Guesser, "learn", lambda *_: None)
+    said = [token for turn in range(40) for token in (5, 6, 7, 8, 9 + turn % 2)]
+    table = np.zeros((len(said) + 1, 16), dtype=np.float32)
+    table[np.arange(len(said)), said] = 9
+
+    class Script(NoisyReader):
+        def logits(self) -> np.ndarray:
+            return self.table[len(self.ids) - 2]
+
+    reader = Script(table, [4, 4], 0.0, 1000)
+    ahead = LookAhead(reader, reader.step, text_prompt([4, 4]), reader.logits(), most=15, longest=len(said))
+    found = [token for token, _ in generate(reader.logits(), ahead.step, [STOP], Sampling(max_tokens=200), doubt=ahead)]
+    assert found == said[: len(found)] and len(found) > 90
+    assert ahead._gain > -4.0 - 15  # one batch more than the limit at most
 
 
 def test_only_plain_greedy_answers_are_guessed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,7 @@ def test_types_sizes_and_bytes_are_those_of_llama_quantize(name: str, wanted: st
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_recorded_mix_is_equal(name: str, tmp_path: Path) -> None:
     assert len(RECORD[name]) == 2 * len(MIXES)

@@ -1,5 +1,6 @@
 """Runs in a process of their own: figures when all is well, one line when it is not."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -22,6 +23,17 @@ def test_a_run_of_nano_tells_every_phase() -> None:
     assert 64 <= figures["reused_tokens"] < figures["prompt_tokens"]
     assert trial.peak_bytes == max(phase["peak_bytes"] for phase in phases.values())
     assert trial.first_word_seconds > 0 and trial.tokens_per_second > 0
+
+
+def test_both_halves_take_the_memory_of_the_larger_one() -> None:
+    """Within a tenth (arXiv 2408.01800, section 5); held side by side they would be beyond it."""
+    job = Job(bundle=PACKAGED["nano"], images=((900, 900),), max_tokens=2, width=256)
+    alone = []
+    for part in ("vision", "language"):
+        trial = run_trial(dataclasses.replace(job, parts=(part,)))
+        alone.append(trial.peak_bytes)
+        base = require(trial)["base_bytes"]
+    assert run_trial(job).peak_bytes < 1.1 * max(alone) < sum(alone) - base
 
 
 def test_an_error_of_the_child_is_one_line() -> None:

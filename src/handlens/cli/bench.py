@@ -97,6 +97,12 @@ def show(report: dict[str, Any]) -> None:
             ratio = ratios.get("memory" if key == "peak_bytes" else key)
             table.add_row(label, *cells, *([f"{ratio:.2f}"] if ratio is not None else []))
         console.print(table)
+        spent = picture.get("processor_ratios")
+        if spent and report["threads"] == 1:
+            console.print(
+                f"by processor time, which a busy machine changes less: vision {spent['encode']:.2f}, prompt "
+                f"{spent['prefill']:.2f}, decoding {spent['decode']:.2f} times faster"
+            )
         shares = picture["shares"]
         console.print(
             f"of this machine's limits: vision {shares['vision']['share']:.0%} and prompt "

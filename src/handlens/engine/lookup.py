@@ -17,7 +17,9 @@ from handlens.core.sampling import Sampling
 NO_LOOKUP = "HANDLENS_NO_LOOKUP"
 """Environment variable: 1 lets every answer be computed token by token."""
 LEAST_MATCH = 3
-"""Tokens that must agree before a guess is made."""
+"""Tokens that are looked for."""
+SMALL_VOCABULARY, SMALL_MATCH = 4096, 8
+"""Where tokens are little more than letters, so many must agree before a guess is made."""
 MOST_MATCH = 48
 """Agreement that is asked for at most after wrong guesses."""
 FIRST_MARGIN = 0.5
@@ -26,6 +28,9 @@ LEAST_MARGIN = 0.02
 """The same after that, where a batch gave the very numbers of single steps."""
 ERRORS_OF_LEAD = 4.0
 """Lead that a choice needs, in measured errors."""
+GUESS_COST, MOST_LOSS = 0.5, 4.0
+"""What a guess costs, in steps, on a processor without matrix units; and the loss after which an answer is no more
+guessed."""
 
 Step = Callable[[Sequence[int], Sequence[int]], Float32[np.ndarray, "beams vocab"]]
 
@@ -57,12 +62,12 @@ class Guesser:
     [8, 9, 1]
     """
 
-    def __init__(self, ids: Sequence[int], *, most: int) -> None:
+    def __init__(self, ids: Sequence[int], *, most: int, least: int = LEAST_MATCH) -> None:
         self._ids: list[int] = []
         self._places: dict[tuple[int, ...], int] = {}
         self._place: int | None = None
         """Where the tokens stand that followed the latest match."""
-        self._most, self._needed = most, LEAST_MATCH
+        self._most, self._least, self._needed = most, least, least
         for token_id in ids:
             self.push(token_id)
 
@@ -94,7 +99,7 @@ class Guesser:
     def learn(self, guessed: int, right: int) -> None:
         """Ask for longer agreement after bad guesses, for less after good ones."""
         is_good = 2 * right >= guessed
-        self._needed = max(self._needed // 2, LEAST_MATCH) if is_good else min(2 * self._needed, MOST_MATCH)
+        self._needed = max(self._needed // 2, self._least) if is_good else min(2 * self._needed, MOST_MATCH)
 
     def _agreed(self, place: int) -> int:
         count, end = LEAST_MATCH, len(self._ids)
@@ -131,7 +136,9 @@ class LookAhead:
         longest: int,
     ) -> None:
         self._reader, self._step, self._left = reader, step, longest
-        self._guesser = Guesser(text_of(prompt).tolist(), most=most)
+        least = LEAST_MATCH if len(first) >= SMALL_VOCABULARY else SMALL_MATCH
+        self._guesser = Guesser(text_of(prompt).tolist(), most=most, least=least)
+        self._gain = 0.0
         self._ahead: list[tuple[int, np.ndarray]] = []
         """Guesses that were read but not yet chosen, each with the logits after it."""
         self._guessed = 0
@@ -155,7 +162,7 @@ class LookAhead:
             self._unsure.append(token_id)
             self.num_right += 1
             if not self._ahead:
-                self._guesser.learn(self._guessed, self._guessed)
+                self._learn(self._guessed)
         else:
             self._drop()
             self._latest = self._read(token_id)
@@ -170,6 +177,7 @@ class LookAhead:
         self._drop()
         self._guesser.learn(1, 0)  # where choices are close, a batch is paid twice
         ids, self._unsure = self._unsure, []
+        self._gain -= len(ids)
         self._reader.forget(len(ids))
         before = self._latest
         for token_id in ids:
@@ -181,7 +189,7 @@ class LookAhead:
         return self._latest
 
     def _read(self, token_id: int) -> Float32[np.ndarray, "vocab"]:
-        guesses = self._guesser.guess()[: max(0, self._left - 1)]
+        guesses = self._guesser.guess()[: max(0, self._left - 1)] if self._gain > -MOST_LOSS else []
         if not guesses:
             if self._unsure:
                 self._unsure.append(token_id)
@@ -200,8 +208,12 @@ class LookAhead:
         """Take back guesses that were not chosen."""
         if self._ahead:
             self._reader.forget(len(self._ahead))
-            self._guesser.learn(self._guessed, self._guessed - len(self._ahead))
+            self._learn(self._guessed - len(self._ahead))
             self._ahead = []
+
+    def _learn(self, right: int) -> None:
+        self._guesser.learn(self._guessed, right)
+        self._gain += right - GUESS_COST * self._guessed
 
 
 def text_of(prompt: Prompt) -> Int64[np.ndarray, "tokens"]:

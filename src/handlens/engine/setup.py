@@ -36,7 +36,7 @@ class Setup:
     decode_threads: int = 0
     batch: int = 512
     """Prompt tokens handed over at once."""
-    micro_batch: int = 512
+    micro_batch: int = 256
     """Prompt tokens computed at once; decides the size of the work memory."""
     kv: str = "auto"
     """Type of keys and values; auto is f16, and f32 where the weights are F32."""

@@ -97,6 +97,7 @@ def _picture(
         figures[name]["num_slices"], figures[name]["prompt_tokens"] = facts["num_slices"], facts["prompt_tokens"]
     if len(figures) == len(ENGINES):
         found["ratios"] = ratios(figures)
+        found["processor_ratios"] = processor_ratios(trials)
     found["shares"] = _shares(geometry, device, size, figures["handlens"])
     return found
 
@@ -146,6 +147,22 @@ def ratios(figures: dict[str, dict[str, Any]]) -> dict[str, float]:
     found["tokens_per_second"] = round(ours["tokens_per_second"]["median"] / theirs["tokens_per_second"]["median"], 3)
     found["memory"] = round(ours["peak_bytes"]["median"] / theirs["peak_bytes"]["median"], 3)
     return found
+
+
+def processor_ratios(trials: dict[str, list[Trial]]) -> dict[str, float]:
+    """Return how many times less processor time ours takes, by medians: what others do meanwhile hardly counts.
+
+    Threads that wait in a loop count as working, so this says something for one thread only.
+    """
+    spent = {
+        name: {
+            phase: statistics.median((run.figures or {})["phases"][phase]["processor_seconds"] for run in runs)
+            for phase in ("encode", "prefill", "decode")
+        }
+        for name, runs in trials.items()
+    }
+    ours, theirs = spent["handlens"], spent["llama.cpp"]
+    return {phase: round(theirs[phase] / max(ours[phase], 1e-9), 3) for phase in ours}
 
 
 def _limits(device: Device) -> dict[str, Any]:

@@ -161,18 +161,22 @@ def _ask_again(lens: "Lens", language: Any, seen: Any, rows: np.ndarray, job: di
 
 
 class _phase:  # noqa: N801  reads as a verb: with _phase(...)
-    """Record seconds and peak bytes of a block."""
+    """Record seconds, processor seconds of all threads, and peak bytes of a block."""
 
     def __init__(self, found: Figures, name: str) -> None:
         self.found, self.name = found, name
 
     def __enter__(self) -> None:
         memory.reset_peak()
-        self.begin = time.perf_counter()
+        self.begin, self.processor_begin = time.perf_counter(), time.process_time()
 
     def __exit__(self, *_: object) -> None:
         seconds = time.perf_counter() - self.begin
-        self.found["phases"][self.name] = {"seconds": seconds, "peak_bytes": memory.peak_bytes()}
+        self.found["phases"][self.name] = {
+            "seconds": seconds,
+            "processor_seconds": time.process_time() - self.processor_begin,
+            "peak_bytes": memory.peak_bytes(),
+        }
 
 
 if __name__ == "__main__":

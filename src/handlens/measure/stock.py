@@ -129,12 +129,13 @@ class StockEngine:
         bitmap = lib.mtmd_bitmap_init(image.width, image.height, image.tobytes())
         data = prompt.encode()
         text = MediaText(text=data, text_len=len(data), add_special=False, parse_special=True)
-        begin = time.perf_counter()
+        begin, processor_begin = time.perf_counter(), time.process_time()
         code = lib.mtmd_tokenize(self._media, chunks, byref(text), (c_void_p * 1)(bitmap), 1)
         if code:
             raise ModelError(f"stock llama.cpp cannot read the prompt (code {code}): {llama.last_complaint()}")
         found: dict[str, Any] = {"slice_seconds": time.perf_counter() - begin, "encode_seconds": [], "tokens": 0}
-        found["prefill_seconds"] = 0.0
+        found |= {"prefill_seconds": 0.0, "slice_processor": time.process_time() - processor_begin}
+        found |= {"encode_processor": 0.0, "prefill_processor": 0.0}
         count = lib.mtmd_input_chunks_size(chunks)
         for number in range(count):
             self._read_chunk(lib.mtmd_input_chunks_get(chunks, number), number == count - 1, found)
@@ -158,11 +159,13 @@ class StockEngine:
     def _read_chunk(self, chunk: int, is_last: bool, found: dict[str, Any]) -> None:
         lib, past = self._lib, c_int32(self._past)
         found["tokens"] += lib.mtmd_input_chunk_get_n_tokens(chunk)
+        processor_begin = time.process_time()
         if lib.mtmd_input_chunk_get_type(chunk) == IMAGE_CHUNK:
             begin = time.perf_counter()
             code = lib.mtmd_encode_chunk(self._media, chunk)
             found["encode_seconds"].append(time.perf_counter() - begin)
-            begin = time.perf_counter()
+            found["encode_processor"] += time.process_time() - processor_begin
+            begin, processor_begin = time.perf_counter(), time.process_time()
             code = code or lib.mtmd_helper_decode_image_chunk(
                 self._media, self._context, chunk, lib.mtmd_get_output_embd(self._media), self._past, 0, BATCH_TOKENS,
                 byref(past), None, None,
@@ -173,6 +176,7 @@ class StockEngine:
                 self._media, self._context, chunk, self._past, 0, BATCH_TOKENS, is_last, byref(past)
             )
         found["prefill_seconds"] += time.perf_counter() - begin
+        found["prefill_processor"] += time.process_time() - processor_begin
         if code:
             raise ModelError(
                 f"stock llama.cpp cannot read a part of the prompt (code {code}): {llama.last_complaint()}"
@@ -186,27 +190,28 @@ def run_stock(job: dict[str, Any], image: "Image.Image", prompt: str, language: 
 
     found: dict[str, Any] = {"base_bytes": memory.resident_bytes(), "phases": {}}
 
-    def phase(name: str, seconds: float) -> None:
-        found["phases"][name] = {"seconds": seconds, "peak_bytes": memory.peak_bytes()}
+    def phase(name: str, seconds: float, processor: float) -> None:
+        peak = memory.peak_bytes()
+        found["phases"][name] = {"seconds": seconds, "processor_seconds": processor, "peak_bytes": peak}
 
-    begin = time.perf_counter()
+    begin, processor_begin = time.perf_counter(), time.process_time()
     engine = StockEngine(
         language, Path(job["mmproj"]), threads=job["setup"]["decode_threads"], positions=job["positions"]
     )
-    phase("load_vision", 0.0)
-    phase("load_language", time.perf_counter() - begin)
+    phase("load_vision", 0.0, 0.0)
+    phase("load_language", time.perf_counter() - begin, time.process_time() - processor_begin)
     read = engine.read(image, prompt)
-    phase("slice", read["slice_seconds"])
-    phase("encode", sum(read["encode_seconds"]))
-    phase("prefill", read["prefill_seconds"])
+    phase("slice", read["slice_seconds"], read["slice_processor"])
+    phase("encode", sum(read["encode_seconds"]), read["encode_processor"])
+    phase("prefill", read["prefill_seconds"], read["prefill_processor"])
     found["encode_seconds"], found["num_slices"] = read["encode_seconds"], len(read["encode_seconds"])
     found["prompt_tokens"], found["step_seconds"] = read["tokens"], []
-    begin = time.perf_counter()
+    begin, processor_begin = time.perf_counter(), time.process_time()
     for _ in range(job["max_tokens"]):
         step = time.perf_counter()
         engine.step()
         found["step_seconds"].append(time.perf_counter() - step)
-    phase("decode", time.perf_counter() - begin)
+    phase("decode", time.perf_counter() - begin, time.process_time() - processor_begin)
     found["peak_bytes"] = max(part["peak_bytes"] for part in found["phases"].values())
     engine.close()
     return found

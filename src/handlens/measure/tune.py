@@ -83,7 +83,7 @@ class Space:
     visions: tuple[str, ...]
     languages: tuple[str, ...]
     threads: tuple[int, ...]
-    micro_batches: tuple[int, ...] = (512, 256, 128)
+    micro_batches: tuple[int, ...] = (256, 512, 128)
     attention: tuple[tuple[bool, str], ...] = ((False, "auto"), (True, "auto"), (True, "q8_0"))
     layouts: tuple[tuple[bool | None, bool], ...] = ((None, True), (True, False), (False, False))
     """Mapping and repacking: copied and repacked, mapped, copied."""
