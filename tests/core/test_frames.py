@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from handlens.core.frames import choose_frames, is_moving, open_frames
+from handlens.core.images import open_picture
 from handlens.errors import ImageError, SettingError
 
 
@@ -42,6 +43,21 @@ def test_frames_of_moving_pictures(tmp_path, kind):
     assert [red_of(picture) for picture in pictures] == [1, 3, 6, 8]
     assert [picture.name for picture in pictures] == [f"clip.{kind}@{place}" for place in (1, 3, 6, 8)]
     assert len(open_frames(file, 99)) == 10
+
+
+def test_frames_know_when_they_are_shown(tmp_path):
+    first, *others = shades(10)
+    first.save(tmp_path / "clip.gif", save_all=True, append_images=others, duration=200)
+    assert [picture.seconds for picture in open_frames(tmp_path / "clip.gif", 3)] == pytest.approx([0.2, 1.0, 1.6])
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, frame in enumerate(shades(4)):
+        frame.save(folder / f"{number}.png")
+    times = [picture.seconds for picture in open_frames(folder, 9, frames_per_second=2)]
+    assert times == [0.0, 0.5, 1.0, 1.5]
+    assert open_picture(folder / "0.png").seconds is None
+    with pytest.raises(SettingError, match="frames_per_second is 0; it must be above 0"):
+        open_frames(folder, 9, frames_per_second=0)
 
 
 def test_frames_of_a_folder_go_by_number(tmp_path):
