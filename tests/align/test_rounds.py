@@ -199,6 +199,19 @@ def test_wrong_words_are_answered_in_one_line(capsys, tmp_path, monkeypatch, wor
     assert out == "" and err.startswith("handlens align: ") and err.count("\n") == 1 and message in err
 
 
+def test_nano_has_settings_of_its_own_where_none_are_given(monkeypatch, tmp_path):
+    told: list[Alignment] = []
+    monkeypatch.setattr(rounds, "align", lambda ask, report: told.append(ask) or {"rounds": [], "folder": ""})
+    out = ["--out", str(tmp_path / "run")]
+    assert run(["align", "nano:rlaif", *out, "--rate", "1e-6", "--balance", "--rounds", "4"]) == 0
+    assert run(["align", "rlaif", *out]) == 0
+    nano, plain = told
+    assert (nano.rate, nano.pairing.balance, nano.rounds) == (1e-6, True, 4), "what is given counts"
+    assert (nano.trains, nano.pictures, nano.pairing.keeps_facts) == (("language",), 100, True)
+    assert (plain.trains, plain.pictures, plain.rounds) == (("vision", "resampler", "language"), 300, 4)
+    assert plain.pairing == replace(nano.pairing, difference=1.0, keeps_facts=False)
+
+
 @pytest.mark.soak
 def test_a_later_round_without_a_pair_ends_the_run_with_what_was_learned(ask, monkeypatch):
     made = rounds.make_pairs

@@ -24,7 +24,7 @@ STYLE = (
     "@media(max-width:60rem){article{grid-template-columns:1fr}}"
     "h2{grid-column:1/-1;font-size:1rem;margin:0}h3{font-size:.9rem;margin:0}img{max-width:100%;height:auto}"
     "ul{list-style:none;padding:0;margin:.5rem 0;font-size:.9rem}li{display:flex;gap:.6rem}"
-    "b{flex:0 0 7.5rem;font-weight:600}.wrong b{color:#c33}.right b{color:#282}"
+    "b{flex:0 0 8.6rem;font-weight:600;white-space:nowrap}.wrong b{color:#c33}.right b{color:#282}"
     "table{border-collapse:collapse}td{padding:.15rem 1rem .15rem 0;vertical-align:top}"
 )  # fmt: skip
 
