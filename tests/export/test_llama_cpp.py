@@ -14,6 +14,7 @@ import torch
 from handlens.config import HandlensConfig, LanguageConfig, LongRope, ResamplerConfig, VisionConfig
 from handlens.engine.mtmd import check_pair
 from handlens.errors import ModelError
+from handlens.export.bundle import export_bundle
 from handlens.export.llama_cpp import GgufFolder, export_gguf, hazards
 from handlens.model.checkpoint import save_model
 from handlens.model.vlm import build_model
@@ -140,6 +141,12 @@ def test_llama_cpp_agrees_on_text_one_slice_and_nine(version: str, four: Path) -
     model = four if version == "4.0" else golden(version)
     with exported_for_llama_cpp(model) as pair:
         report = verify_models(pair, model, kinds=("gguf", "torch"))
+    assert report.agrees, report.lines()
+
+
+@pytest.mark.soak
+def test_a_bundle_of_4_0_agrees(four: Path, tmp_path: Path) -> None:
+    report = verify_models(export_bundle(four, tmp_path / "bundle", quant="F32"), four)
     assert report.agrees, report.lines()
 
 

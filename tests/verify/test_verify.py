@@ -138,6 +138,30 @@ def test_the_shipped_bundle_agrees_with_its_torch_weights() -> None:
     assert verify_models(PACKAGED["nano"], PACKAGED["nano"], kinds=("bundle", "torch")).agrees
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("version", ["2.6", "4.5"])
+def test_torch_bundle_pair_and_recording_of_a_family_agree(
+    version: str, golden: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The released layout with a tokenizer, its own bundle, its own GGUF pair, and what the bundle recorded."""
+    from handlens.export.bundle import export_bundle
+    from handlens.export.llama_cpp import export_gguf
+    from handlens.families import family_named
+    from handlens.models.vocabulary import write_random_vocabulary
+
+    model = tmp_path / "model"
+    shutil.copytree(golden(version), model, ignore=shutil.ignore_patterns("expected.*"))
+    write_random_vocabulary(model / "tokenizer.json", 512, family_named(version))
+    bundle = export_bundle(model, tmp_path / "bundle", quant="F32")
+    pair = export_gguf(model, tmp_path / "pair", quant="F32")
+    recorded = Path(record_model(bundle, tmp_path / "recorded").recorded)
+    reports = [
+        verify_models(bundle, model), verify_models(pair, bundle), verify_reference(model, recorded),
+        verify_reference(pair, recorded),
+    ]  # fmt: skip
+    assert [report.lines() for report in reports if not report.agrees] == []
+
+
 # ---- command line ----------------------------------------------------------------------------------------------------
 
 
