@@ -95,7 +95,7 @@ def _panel(
     picture = Image.open(ROOT / "examples" / name).convert("RGB")
     height = round(picture.height * min(PICTURE_PX / picture.width, 340 / picture.height))
     picture = picture.resize((round(picture.width * height / picture.height), height), Image.Resampling.LANCZOS)
-    panel = Image.new("RGB", (PICTURE_PX + 680, height + 24), BACKGROUND)
+    panel = Image.new("RGB", (PICTURE_PX + 700, height + 24), BACKGROUND)
     panel.paste(picture, (12 + (PICTURE_PX - picture.width) // 2, 12))
     draw, top = ImageDraw.Draw(panel), 20
     for question, truth in questions.items():

@@ -15,6 +15,9 @@ INSTRUCT = {"lines": 0.28, "pages": 0.07, "scenes": 0.35, "receipts": 0.12, "lab
 FOLLOW = {
     "lines": 0.24, "pages": 0.06, "scenes": 0.30, "receipts": 0.14, "labels": 0.10, "tables": 0.10, "forms": 0.06,
 }  # fmt: skip
+ZOOMED = {
+    "lines": 0.26, "pages": 0.06, "scenes": 0.24, "receipts": 0.18, "labels": 0.10, "tables": 0.10, "forms": 0.06,
+}  # fmt: skip
 SAID = {"lines": 0.36, "scenes": 0.26, "labels": 0.14, "receipts": 0.12, "tables": 0.06, "forms": 0.06}
 TIER_A = ("de", "es", "fr", "it", "nl", "pt")
 TIER_B = tuple(code for code in LANGUAGES if code not in ("en", *TIER_A))
@@ -83,6 +86,12 @@ def recipe() -> Recipe:
                 name="sft-2", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
                 slicing=True, mixture=FOLLOW, zoomed_share=0.06, cells_weight=1.0, head_of="sft", steps=1600,
                 rate=1.5e-3, slices_per_step=36, pictures_per_step=16, decay_share=0.6, ramp_pictures=1,
+                warmup_steps=25,
+            ),
+            Phase(
+                name="sft-3", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
+                slicing=True, mixture=ZOOMED, zoomed_share=0.2, cells_weight=1.0, head_of="sft-2", steps=1350,
+                rate=1.3e-3, slices_per_step=40, pictures_per_step=16, decay_share=0.75, ramp_pictures=1,
                 warmup_steps=25,
             ),
             # Cells are not named here: the head knows the letters of English, and would call all others nothing.
