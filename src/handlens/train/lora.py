@@ -57,8 +57,6 @@ def add_lora(model: HandlensModel, lora: Lora) -> Any:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise NeedsExtra("LoRA (peft)", "train") from None
-    # peft asks the whole model for its word embeddings, to see whether they are tied.
-    model.get_input_embeddings = model.llm.get_input_embeddings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns of tied embeddings also when they are not touched
         return get_peft_model(
