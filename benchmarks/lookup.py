@@ -18,9 +18,11 @@ from handlens.core.grammar import GrammarConstraint
 from handlens.core.images import Picture
 from handlens.core.json_grammar import json_grammar
 from handlens.core.sampling import Sampling
+from handlens.core.tokenizer import Tokenizer
 from handlens.data.generate import generate
 from handlens.engine.answerer import Lens, open_bundle
 from handlens.engine.lookup import LookAhead
+from handlens.engine.setup import LOOKUP
 
 KINDS = {"tables": "Convert the table to markdown.", "receipts": "Transcribe the receipt.", "labels": "Read all text."}
 FORM = {
@@ -79,11 +81,12 @@ def measure(lens: Lens, kind: str, count: int, rounds: int, max_tokens: int) -> 
         used.extend([found] if found else [])
         return found
 
-    lens._look_ahead = watched  # type: ignore[method-assign]
-    most, tokens, ratios = lens.lookup, 0, []
+    vars(lens)["_look_ahead"] = watched
+    most, tokens, ratios = LOOKUP, 0, []
     for index in range(count):
         seen, chat, sampling = task(lens, kind, index, max_tokens)
-        answers, seconds = set(), {0: [], most: []}
+        answers: set[tuple[int, ...]] = set()
+        seconds: dict[int, list[float]] = {0: [], most: []}
         for _ in range(rounds):
             for lens.lookup in (0, most):
                 answer = lens.answer(chat, seen, sampling)
@@ -95,7 +98,7 @@ def measure(lens: Lens, kind: str, count: int, rounds: int, max_tokens: int) -> 
         assert len(answers) == 1, "another answer"
         tokens += len(said)
         ratios.append(statistics.median(seconds[0]) / statistics.median(seconds[most]))
-    lens._look_ahead = plain  # type: ignore[method-assign]
+    del vars(lens)["_look_ahead"]
     steps, right = sum(ahead.num_steps for ahead in used), sum(ahead.num_right for ahead in used)
     return {
         "kind": kind, "answers": count, "tokens": tokens, "runs": steps // rounds, "guessed": right // rounds,
@@ -115,6 +118,7 @@ def task(lens: Lens, kind: str, index: int, max_tokens: int) -> tuple[Any, Chat,
     picture = generate(drawn, 7, index, split="heldout", level=0.5).picture.convert("RGB")
     seen = lens.see([Picture(picture, kind)])
     if kind == "form":
+        assert isinstance(lens.tokenizer, Tokenizer)
         constraint = GrammarConstraint(json_grammar(FORM), lens.tokenizer)
         return seen, ask("Give the fields.", 1), Sampling(max_tokens=max_tokens, constraint=constraint)
     chat = ask(KINDS[drawn], 1)

@@ -51,4 +51,5 @@ def test_kept_halves_answer_the_same_and_so_does_an_answer_without_guesses(capsy
     expected = asked(capsys, "--no-cache")["tokens"]
     assert asked(capsys, "--keep", "--no-cache")["tokens"] == expected
     without = asked(capsys, "--no-cache", "--no-lookup", "--max-tokens", "40")["answer"]
+    save_profile(PACKAGED["nano"], Setup(lookup=15), {})
     assert asked(capsys, "--no-cache", "--max-tokens", "40")["answer"] == without

@@ -10,7 +10,7 @@ from handlens.core.chat import ask
 from handlens.core.images import Picture
 from handlens.core.sampling import Sampling
 from handlens.data.generate import generate
-from handlens.engine.answerer import open_bundle
+from handlens.engine.answerer import Lens, open_bundle
 from handlens.export.bundle import export_bundle
 from handlens.export.verify import compare
 from handlens.model.halves import open_torch
@@ -40,16 +40,21 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_bundle(NANO, tmp_path_factory.mktemp("plain") / "nano", quant="F32")
 
 
-NUM_PICTURES = {"lines": 12, "scenes": 12, "labels": 10, "receipts": 8, "tables": 8}
-"""Fifty together; a receipt has more slices than a line."""
+NUM_PICTURES = {"lines": 6, "scenes": 6, "labels": 5, "receipts": 4, "tables": 3}
+"""A receipt has more slices than a line; ``benchmarks/agreement.py`` compares sixty."""
+
+
+@pytest.fixture(scope="module")
+def torch_nano() -> Lens:
+    return open_torch(NANO)
 
 
 @pytest.mark.parametrize("kind", QUESTIONS)
-def test_unquantised_answers_equal_those_of_torch(kind: str, plain: Path) -> None:
+def test_unquantised_answers_equal_those_of_torch(kind: str, plain: Path, torch_nano: Lens) -> None:
     bundle = open_bundle(plain, keep=True)
     records = [generate(kind, 3, index, split="heldout", level=0.5) for index in range(NUM_PICTURES[kind])]
     pictures = [Picture(record.picture, record.key) for record in records]
-    found = compare(open_torch(NANO), bundle, pictures, question=QUESTIONS[kind], max_tokens=16)
+    found = compare(torch_nano, bundle, pictures, question=QUESTIONS[kind], max_tokens=16)
     bundle.close()
     assert found.differences == (), str(found)
     assert found.num_tokens > 10
@@ -59,7 +64,7 @@ def test_unquantised_answers_equal_those_of_torch(kind: str, plain: Path) -> Non
 def test_it_names_shapes_far_above_chance() -> None:
     bundle = open_bundle(NANO, keep=True)
     hits = count = 0
-    for index in range(60):
+    for index in range(40):
         record = generate("scenes", 4, index, split="heldout", level=0.5)
         turns = [turn for turn in record.turns if turn.task == "scenes.shape"]
         if not turns:
@@ -69,5 +74,5 @@ def test_it_names_shapes_far_above_chance() -> None:
             answer = "".join(token.text for token in bundle.answer(ask(turn.question), seen, Sampling(max_tokens=8)))
             hits, count = hits + (answer == turn.answer), count + 1
     bundle.close()
-    assert count >= 15
+    assert count >= 10
     assert hits / count > 0.5  # eight shapes: chance is one in eight

@@ -24,10 +24,10 @@ from handlens.core.prompt import Prompt, build_prompt
 from handlens.core.sampling import Sampling, generate, log_softmax
 from handlens.core.slicing import cut, plan_slices
 from handlens.core.tokenizer import AnyTokenizer, TextStream, Tokenizer
-from handlens.engine.lookup import LookAhead, Reader, may_look
+from handlens.engine.lookup import LookAhead, Reader, may_look, most_guessed
 from handlens.engine.memory import give_back
 from handlens.engine.room import Room
-from handlens.engine.setup import LOOKUP, Setup, load_profile
+from handlens.engine.setup import Setup, load_profile
 from handlens.engine.visual_cache import VisualCache, cache_allowed, cache_folder
 from handlens.errors import SettingError, did_you_mean
 from handlens.export.bundle import Bundle
@@ -75,7 +75,7 @@ class Lens:
     Vision is released before language is loaded, so that peak memory is the larger half and not the sum
     (arXiv 2408.01800, section 5). ``keep=True`` holds both for many questions. With a ``cache`` a slice that was
     encoded before, by any process, is not encoded again. ``lookup`` is how many tokens of copied text are guessed and
-    checked at once.
+    checked at once; None takes what pays for the vocabulary.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Lens:
         max_positions: int = 4096,
         keep: bool = False,
         cache: VisualCache | None = None,
-        lookup: int = LOOKUP,
+        lookup: int | None = None,
     ) -> None:
         self.info = info
         self.family = family
@@ -218,9 +218,10 @@ class Lens:
         self, language: LanguageHalf, prompt: Prompt, logits: Float32[np.ndarray, "vocab"], sampling: Sampling
     ) -> LookAhead | None:
         """Return what guesses copied text, where the answer and the language half allow it."""
-        if not self.lookup or not may_look(sampling) or not isinstance(language, Reader):
+        most = most_guessed(len(logits)) if self.lookup is None else self.lookup
+        if not most or not may_look(sampling) or not isinstance(language, Reader):
             return None
-        return LookAhead(language, language.step, prompt, logits, most=self.lookup, longest=sampling.max_tokens)
+        return LookAhead(language, language.step, prompt, logits, most=most, longest=sampling.max_tokens)
 
     def score(self, chat: Chat, seen: Seen, continuations: Sequence[str]) -> list[float]:
         """Return the log-probability (nats) of each continuation, stop token not included.
@@ -417,7 +418,7 @@ def open_bundle(
         max_positions=bundle.config.language.max_positions,
         keep=keep,
         cache=_cache_of(bundle, vision_file, chosen_provider) if cache and cache_allowed() else None,
-        lookup=min(setup.lookup, setup.batch - 1) if lookup else 0,
+        lookup=setup.lookup if lookup else 0,
     )
 
 

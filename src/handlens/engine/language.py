@@ -17,7 +17,7 @@ from handlens.engine import llama
 from handlens.engine.cores import count_free_cores
 from handlens.engine.gguf_header import Header, read_header
 from handlens.engine.room import Room
-from handlens.engine.setup import Setup
+from handlens.engine.setup import LOOKUP, Setup
 from handlens.engine.text_rows import TextRows
 from handlens.errors import ModelError, SettingError
 
@@ -169,7 +169,7 @@ class LlamaCppLanguage:
         params.n_seq_max = 1 if beams == 1 else 2 * beams
         params.n_ctx = -(-self._room.cells // CELLS_STEP) * CELLS_STEP
         setup = self._setup
-        params.n_batch = max(setup.batch, params.n_seq_max)
+        params.n_batch = max(setup.batch, params.n_seq_max, (setup.lookup or LOOKUP) + 1)
         params.n_ubatch = min(setup.micro_batch, params.n_batch)
         params.kv_unified = True
         params.flash_attn_type = llama.FLASH_ATTENTION_ON if setup.flash else llama.FLASH_ATTENTION_OFF

@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int64
 
 from handlens.core.prompt import Prompt
 from handlens.core.sampling import Sampling
+from handlens.engine.setup import LOOKUP
 
 NO_LOOKUP = "HANDLENS_NO_LOOKUP"
 """Environment variable: 1 lets every answer be computed token by token."""
@@ -219,6 +220,15 @@ class LookAhead:
 def text_of(prompt: Prompt) -> Int64[np.ndarray, "tokens"]:
     """Return the ids of a prompt, -1 where a visual token stands."""
     return np.where(prompt.is_visual, -1, prompt.ids)
+
+
+def most_guessed(vocab_size: int) -> int:
+    """Return how many tokens are guessed where nothing was set: none where tokens are little more than letters.
+
+    >>> most_guessed(282), most_guessed(122_753)
+    (0, 15)
+    """
+    return LOOKUP if vocab_size >= SMALL_VOCABULARY else 0
 
 
 def may_look(sampling: Sampling) -> bool:

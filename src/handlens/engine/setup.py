@@ -46,8 +46,9 @@ class Setup:
     """Map the file instead of copying it; None copies only what is repacked anyway."""
     repack: bool = True
     """Lay the weights out anew for this processor."""
-    lookup: int = LOOKUP
-    """Most tokens of repeated text that are guessed and checked in one batch; 0 is off."""
+    lookup: int | None = None
+    """Most tokens of repeated text that are guessed and checked in one batch; 0 is off, None as ``engine.lookup``
+    decides."""
 
     def __post_init__(self) -> None:
         if self.kv not in KV_KINDS:
@@ -59,7 +60,7 @@ class Setup:
                 raise SettingError(f"{name} is {getattr(self, name)}; at least 1 is needed")
         if min(self.vision_threads, self.prefill_threads, self.decode_threads) < 0:
             raise SettingError("threads cannot be negative; 0 takes the free cores")
-        if self.lookup < 0:
+        if self.lookup is not None and self.lookup < 0:
             raise SettingError(f"lookup is {self.lookup}; give 0 (off) or how many tokens are guessed at once, say 15")
 
     @classmethod
