@@ -103,6 +103,7 @@ def test_a_vision_half_that_fits_no_file_goes_to_8_bits_as_it_is_read(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3000)
 def test_ranges_are_set_by_drawn_pictures(bundle_of: BundleOf, tmp_path: Path) -> None:
     bundle = Bundle.open(bundle_of("F32"))
     assert len(list(calibration_feeds(bundle.config))) >= 20
@@ -115,6 +116,7 @@ def test_ranges_are_set_by_drawn_pictures(bundle_of: BundleOf, tmp_path: Path) -
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3000)
 def test_a_model_loses_nothing_beside_itself_and_little_in_8_bits(bundle_of: BundleOf, tmp_path: Path) -> None:
     full = bundle_of("F32")
     copy = Path(shutil.copytree(full, tmp_path / "copy"))
