@@ -1,6 +1,7 @@
 """Predictions: sizes worked by hand, the order of things, and nano against a measured run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def test_what_helps_helps() -> None:
     assert make_plan(model, PI, (1344, 1344), corrections={"encode": 2.0}).phase("encode").seconds == pytest.approx(
         2 * usual.phase("encode").seconds
     )
+
+
+def test_weights_beside_the_graph_are_counted_once() -> None:
+    inside = replace(geometry_named("minicpm-llama3-v-2.5"), vision_bytes=561_600_000)
+    beside = replace(inside, is_beside=True)
+    found = [make_plan(model, PI, (448, 448)).phase("encode").peak_bytes for model in (inside, beside)]
+    assert found[0] - found[1] == pytest.approx(0.35 * 561_600_000)
 
 
 def test_sequential_loading_peaks_at_the_larger_half() -> None:

@@ -64,7 +64,9 @@ class Geometry:
     max_slices: int = 9
     vision_kind: str = "int8"
     vision_bytes: int
-    """Of the vision file."""
+    """Of the vision file, and of the weights beside it."""
+    is_beside: bool = False
+    """The weights of the vision half lie in a file beside the graph, which is mapped and not copied."""
     language_kind: str = "Q4_K_M"
     language_bytes: int
     """Of the language file."""
@@ -211,6 +213,7 @@ def geometry_of_bundle(folder: Path, *, vision_file: str = "", language_file: st
 
     bundle = Bundle.open(folder)
     vision_file, language_file = vision_file or bundle.vision, language_file or bundle.language
+    beside = [name for name in bundle.manifest["files"] if name.startswith(vision_file + ".")]
     header = read_header(folder / language_file)
     shape, config = bundle.config.language, bundle.config
     table = header.tensors["token_embd.weight"]
@@ -229,7 +232,8 @@ def geometry_of_bundle(folder: Path, *, vision_file: str = "", language_file: st
         side_px=config.slicing.side_px,
         max_slices=config.slicing.max_slices,
         vision_kind="int8" if "int8" in vision_file else "fp32",
-        vision_bytes=_bytes_of(bundle, vision_file),
+        vision_bytes=sum((folder / name).stat().st_size for name in (vision_file, *beside)),
+        is_beside=bool(beside),
         language_kind=language_file.removeprefix("language-").removesuffix(".gguf"),
         language_bytes=(folder / language_file).stat().st_size,
         read_bytes=weights - (table.num_bytes if has_output else 0),
@@ -237,15 +241,6 @@ def geometry_of_bundle(folder: Path, *, vision_file: str = "", language_file: st
         max_copied_bytes=max(fact.num_bytes for fact in header.tensors.values()),
         folder=folder,
     )  # fmt: skip
-
-
-def _bytes_of(bundle: object, vision_file: str) -> int:
-    """Return the bytes of a vision graph with the weights that lie beside it."""
-    from handlens.export.bundle import Bundle
-
-    assert isinstance(bundle, Bundle)
-    beside = [name for name in bundle.manifest["files"] if name.startswith(vision_file + ".")]
-    return sum((bundle.folder / name).stat().st_size for name in (vision_file, *beside))
 
 
 def _vision_size(config: HandlensConfig) -> VisionSize:

@@ -29,7 +29,7 @@ SAFE_SHARE = 0.9
 
 # Bytes a vision session holds per byte of its file, while it loads and after.
 LOAD_FACTOR = {"fp32": 2.1, "int8": 2.0}
-HOLD_FACTOR = {"fp32": 1.15, "int8": 1.35}
+HOLD_FACTOR = {"fp32": 1.15, "int8": 1.35, "beside": 1.0}
 SESSION_BYTES = 12_000_000
 STAGED_SHARE = 0.4
 """Of the largest tensor, what is held twice at the peak of copying."""
@@ -178,6 +178,8 @@ def count_bytes(
 
 
 def _factor(table: Mapping[str, float], geometry: Geometry) -> float:
+    if geometry.is_beside and "beside" in table:
+        return table["beside"]
     return table["int8" if geometry.vision_kind == "int8" else "fp32"]
 
 
