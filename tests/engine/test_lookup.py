@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from handlens.config import LanguageConfig
@@ -59,6 +59,7 @@ def text_prompt(ids: Sequence[int]) -> Prompt:
 
 
 @settings(max_examples=12)
+@example(seed=95, error=0.2, longest=22)  # the first close choice came from a single step, which measures no error
 @given(seed=st.integers(0, 10_000), error=st.sampled_from([0.0, 0.01, 0.2]), longest=st.integers(1, 90))
 def test_the_answer_is_that_of_single_steps_whatever_a_batch_rounds(seed: int, error: float, longest: int) -> None:
     draw = np.random.default_rng(seed)

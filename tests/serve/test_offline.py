@@ -254,9 +254,9 @@ def test_loops_end_where_python_ends_them(modules):
 
 ASKED = [
     ("receipt.png", "What is the total?"),
-    ("shapes.png", "How many circles are there?"),
-    ("shapes.png", "Is there a red square?"),
-    ("shapes.png", "Is there a blue circle?"),
+    ("receipt.png", "What is the tip?"),
+    ("shapes.png", "What shape is yellow?"),
+    ("shapes.png", "What color is the triangle?"),
 ]
 CLOSE = 0.25
 """Gap of two log-probabilities within which arithmetic of other eight-bit kernels may choose the other token."""

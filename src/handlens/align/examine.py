@@ -40,7 +40,7 @@ class OpenQuestion:
         """Return how much likelier than by chance the fitting words are; 1 says nothing.
 
         >>> colour = OpenQuestion(question="?", choices=("red", "blue"), fitting=("red",), chance=0.5)
-        >>> colour.ratio([0.3, 0.1])
+        >>> round(colour.ratio([0.3, 0.1]), 6)
         1.5
         """
         told = dict(zip(self.choices, probabilities, strict=True))

@@ -146,6 +146,8 @@ class LookAhead:
         self._unsure: list[int] = []
         """Tokens of the answer from the first one on that was read in a batch."""
         self._latest = first
+        self._is_batched = False
+        """The latest logits came from a batch."""
         self._scale = float(first.std())
         self._margin = FIRST_MARGIN * self._scale
         self.num_steps = 0
@@ -159,7 +161,7 @@ class LookAhead:
         self._left -= 1
         self._guesser.push(token_id)
         if self._ahead and self._ahead[0][0] == token_id:
-            self._latest = self._ahead.pop(0)[1]
+            self._latest, self._is_batched = self._ahead.pop(0)[1], True
             self._unsure.append(token_id)
             self.num_right += 1
             if not self._ahead:
@@ -180,9 +182,11 @@ class LookAhead:
         ids, self._unsure = self._unsure, []
         self._gain -= len(ids)
         self._reader.forget(len(ids))
-        before = self._latest
+        before, was_batched = self._latest, self._is_batched
         for token_id in ids:
             self._latest = self._one(token_id)
+        if not was_batched:
+            return self._latest
         error = ERRORS_OF_LEAD * float(np.abs(self._latest - before).max())
         least = max(LEAST_MARGIN * self._scale, error)
         is_first = self._margin == FIRST_MARGIN * self._scale
@@ -199,10 +203,12 @@ class LookAhead:
         self.num_steps += 1
         self._ahead, self._guessed = list(zip(guesses, rows[1:], strict=True)), len(guesses)
         self._unsure.append(token_id)
+        self._is_batched = True
         return rows[0]
 
     def _one(self, token_id: int) -> Float32[np.ndarray, "vocab"]:
         self.num_steps += 1
+        self._is_batched = False
         return self._step([token_id], [0])[0]
 
     def _drop(self) -> None:
