@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import handlens
 from handlens.align import rounds
 from handlens.align.dpo import Dpo
+from handlens.align.experiments import Experiment, run_experiment
 from handlens.align.rounds import Alignment, align, learn_from_file, read_corrections, read_pairs
 from handlens.align.sample import HowToSample
 from handlens.cli.main import run
@@ -226,6 +227,16 @@ def test_a_later_round_without_a_pair_ends_the_run_with_what_was_learned(ask, mo
     assert [one["round"] for one in told] == [1, 2] and told[1]["ended"].startswith("round 2 gives no pair")
     weights = [ask.out / name / "model.safetensors" for name in ("aligned", "round-1/align")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_variants_are_compared_in_a_fresh_folder(ask):
+    wanted = Experiment(base=ask, variants=("off-policy",), seeds=(1,), scenes=2, tasks=0)
+    rows = run_experiment(wanted)["rows"]
+    assert [row["variant"] for row in rows] == ["before", "off-policy"]
+    assert (ask.out / "table.md").read_text(encoding="utf-8").count("\n| ") >= 2
+    models = sorted(ask.out.rglob("model.safetensors"))
+    assert str(run_experiment(wanted)["rows"]) == str(rows), "nothing is drawn or learned again"
+    assert models and sorted(ask.out.rglob("model.safetensors")) == models
 
 
 def test_a_folder_without_weights_is_refused(ask, tmp_path):

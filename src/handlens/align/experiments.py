@@ -87,6 +87,7 @@ def run_experiment(ask: Experiment, report: Report = lambda row: None) -> dict[s
     A variant that gives no pair stands in the table with the reason.
     """
     out = ask.base.out
+    out.mkdir(parents=True, exist_ok=True)
     names = [variant.name for variant in VARIANTS]
     rows = [{"variant": "before", "about": "the policy before alignment"} | _measured(ask, [ask.base.model], report)]
     for name in ask.variants:
