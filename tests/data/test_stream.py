@@ -131,7 +131,7 @@ if __name__ == "__main__":
 def test_kill_9_with_any_number_of_workers(stream, tmp_path) -> None:
     script = tmp_path / "reader.py"
     script.write_text(READER)
-    wanted = 200
+    wanted = 300  # more than 15 x (1 + 2 + 3 + 4 + 5), so that every kill finds the reader at work
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     for kill, jobs in enumerate((1, 2, 3, 1, 2)):
         reader = subprocess.Popen(
