@@ -1,7 +1,12 @@
 """An answerer whose answers and probabilities are known, to test what stands around answerers."""
 
+import contextlib
+import json
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -11,6 +16,7 @@ from handlens.core.chat import Chat
 from handlens.core.images import Picture
 from handlens.core.sampling import Sampling
 from handlens.core.slicing import plan_slices
+from handlens.engine.openai import Endpoint, OpenAIAnswerer
 
 INFO = ModelInfo(name="known", family="nano", engine="none", num_queries=4, side_px=112, max_slices=4)
 
@@ -62,3 +68,52 @@ def photo() -> Picture:
 def known() -> type[Known]:
     """The class; pytest imports no neighbours of a test."""
     return Known
+
+
+class Moody(ThreadingHTTPServer):
+    """An endpoint that answers, is slow, breaks off, or says no JSON; ``reply`` may know more moods."""
+
+    def __init__(self, reply: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+        super().__init__(("127.0.0.1", 0), MoodyHandler)
+        self.mode, self.reply = "good", reply
+        self.leave = threading.Event()
+
+
+class MoodyHandler(BaseHTTPRequestHandler):
+    server: Moody
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        mode = self.server.mode
+        if mode == "slow":
+            self.server.leave.wait(5)
+        if mode == "dead":
+            self.connection.close()
+            return
+        data = b"<html>" if mode == "html" else json.dumps(self.server.reply(mode, asked)).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextlib.contextmanager
+def moody(
+    reply: Callable[[str, dict[str, Any]], dict[str, Any]], opener: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Moody]:
+    """Serve, and let ``opener`` open it whatever name it is given; nothing is tried twice."""
+    server = Moody(reply)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setattr("handlens.engine.openai.TRIES", 1)
+    address = f"http://127.0.0.1:{server.server_port}/v1"
+    model = OpenAIAnswerer(Endpoint(address, timeout_s=0.2, pause_s=0.0), "model")
+    monkeypatch.setattr(opener, lambda name: model)
+    yield server
+    server.leave.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -1,18 +1,15 @@
 """Claims to a judge that may die: every failure is written down, and nothing is scored that was not read."""
 
-import json
 import math
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tests.align.conftest import moody
 
 from handlens.align.asks import Ask, Drawn, Stored
 from handlens.align.conquer import JudgeOne, conquer
 from handlens.align.divide import DivideOne
 from handlens.align.journal import Journal
 from handlens.align.pairs import HowToPair, make_pairs
-from handlens.engine.openai import Endpoint, OpenAIAnswerer
 from handlens.errors import ModelError
 
 SCENE = Ask(
@@ -60,55 +57,19 @@ def test_a_picture_that_vanished_is_told(known, monkeypatch, tmp_path):
     assert told["status"] == "no_picture" and "gone.png" in told["note"]
 
 
-class Judge(ThreadingHTTPServer):
-    """An endpoint that answers, answers nonsense, is slow, or breaks off."""
-
-    mode = "good"
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.leave = threading.Event()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Judge
-
-    def log_message(self, *words: object) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.mode == "slow":
-            self.server.leave.wait(5)
-        if self.server.mode == "dead":
-            self.connection.close()
-            return
-        top = [{"token": "yes", "logprob": math.log(0.7)}, {"token": "no", "logprob": math.log(0.2)}]
-        if self.server.mode == "nonsense":
-            top = [{"token": "banana", "logprob": -0.1}]
-        piece = {"token": "yes", "logprob": -0.3, "top_logprobs": top}
-        body = {"choices": [{"message": {"content": "yes"}, "logprobs": {"content": [piece]}}]}
-        data = b"<html>" if self.server.mode == "html" else json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+def verdict(mode: str, asked: dict) -> dict:
+    """Yes with 0.7, no with 0.2; or nonsense."""
+    top = [{"token": "yes", "logprob": math.log(0.7)}, {"token": "no", "logprob": math.log(0.2)}]
+    if mode == "nonsense":
+        top = [{"token": "banana", "logprob": -0.1}]
+    piece = {"token": "yes", "logprob": -0.3, "top_logprobs": top}
+    return {"choices": [{"message": {"content": "yes"}, "logprobs": {"content": [piece]}}]}
 
 
 @pytest.fixture
 def endpoint(monkeypatch):
-    server = Judge()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setattr("handlens.engine.openai.TRIES", 1)
-    address = f"http://127.0.0.1:{server.server_port}/v1"
-    model = OpenAIAnswerer(Endpoint(address, timeout_s=0.2, pause_s=0.0), "judge")
-    monkeypatch.setattr("handlens.align.conquer.open_policy", lambda name: model)
-    yield server
-    server.leave.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with moody(verdict, "handlens.align.conquer.open_policy", monkeypatch) as server:
+        yield server
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -1,12 +1,11 @@
 """Answers of a policy behind an OpenAI-compatible endpoint: those of the model itself, and never silently others."""
 
 import json
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tests.align.conftest import Moody, moody
+from tests.serve.conftest import start, stop
 
 import handlens
 from handlens.align.asks import Ask, Drawn
@@ -30,21 +29,13 @@ def scene(number: int = 3) -> Ask:
 def served() -> Iterator[str]:
     """Address of the server of ``handlens serve`` with the shipped nano, on a port of this machine."""
     pytest.importorskip("fastapi", reason="the server needs the extra 'serve'")
-    uvicorn = pytest.importorskip("uvicorn", reason="the server needs the extra 'serve'")
+    pytest.importorskip("uvicorn", reason="the server needs the extra 'serve'")
     from handlens.serve.app import build_app
     from handlens.serve.settings import ServerSettings
 
-    app = build_app(handlens.load("nano", keep=True), ServerSettings())
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    end = time.monotonic() + 60
-    while not server.started:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
-    server.should_exit = True
-    thread.join(20)
+    running = start(build_app(handlens.load("nano", keep=True), ServerSettings()))
+    yield f"{running.url}/v1"
+    stop(running)
 
 
 def test_a_served_policy_gives_the_answers_of_the_model_itself(served, tmp_path):
@@ -79,51 +70,16 @@ def test_an_address_where_nobody_answers_is_an_error_at_once(tmp_path, capsys, m
     assert "cannot reach http://127.0.0.1:9/v1/models" in told and len(told.strip().splitlines()) == 1
 
 
-class Policy(ThreadingHTTPServer):
-    """An endpoint that answers, says nothing, answers no JSON, is slow, or breaks off."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.mode = "good"
-        self.leave = threading.Event()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Policy
-
-    def log_message(self, *words: object) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.server.mode == "slow":
-            self.server.leave.wait(5)
-        if self.server.mode == "dead":
-            self.connection.close()
-            return
-        text = "" if self.server.mode == "silent" else f"A red ring, {asked['seed']} times."
-        body = {"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": 4}}
-        data = b"<html>" if self.server.mode == "html" else json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+def said(mode: str, asked: dict) -> dict:
+    """A sentence that tells its seed; or nothing."""
+    text = "" if mode == "silent" else f"A red ring, {asked['seed']} times."
+    return {"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": 4}}
 
 
 @pytest.fixture
-def policy(monkeypatch) -> Iterator[Policy]:
-    server = Policy()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setattr("handlens.engine.openai.TRIES", 1)
-    address = f"http://127.0.0.1:{server.server_port}/v1"
-    model = OpenAIAnswerer(Endpoint(address, timeout_s=0.2, pause_s=0.0), "policy")
-    monkeypatch.setattr("handlens.align.sample.open_policy", lambda name: model)
-    yield server
-    server.leave.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def policy(monkeypatch) -> Iterator[Moody]:
+    with moody(said, "handlens.align.sample.open_policy", monkeypatch) as server:
+        yield server
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -67,7 +67,7 @@ def test_other_settings_are_refused_and_named(file: Path):
 
 
 def test_two_runs_cannot_write_one_file(file: Path):
-    pytest.importorskip("fcntl")
+    pytest.importorskip("fcntl", reason="files are locked this way on Unix only")
     first = Journal(file, SETTINGS)
     with pytest.raises(SettingError, match="another run writes to"):
         Journal(file, SETTINGS)

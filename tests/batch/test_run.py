@@ -172,7 +172,7 @@ def test_what_cannot_begin_says_so(folder: Path, tmp_path: Path):
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_a_cluster_gives_the_same_file(folder: Path, tmp_path: Path):
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="needs a cluster: pip install 'handlens[ray]'")
     run_batch(folder, tmp_path / "local.jsonl", REQUEST)
     run_batch(folder, tmp_path / "ray.jsonl", REQUEST, engine="ray", num_workers=2)
     assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "local.jsonl").read_bytes()

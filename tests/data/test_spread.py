@@ -43,7 +43,7 @@ if __name__ == "__main__":
 @pytest.mark.timeout(600)
 def test_a_killed_worker_loses_nothing(engine: str, tmp_path) -> None:
     if engine == "ray":
-        pytest.importorskip("ray")
+        pytest.importorskip("ray", reason="needs a cluster: pip install 'handlens[ray]'")
     script = tmp_path / "runner.py"
     script.write_text(RUNNER)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -56,7 +56,7 @@ def test_a_killed_worker_loses_nothing(engine: str, tmp_path) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")  # ray opens sockets that it closes late
 def test_a_cluster_cleans_like_one_process(samples) -> None:
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="needs a cluster: pip install 'handlens[ray]'")
     given = [*samples(40), *samples(3)]
     one, other = Cleaning(), Cleaning()
     alone = list(clean(given, Rules(), one))

@@ -144,7 +144,7 @@ def test_a_limit_keeps_whole_units():
 
 def as_parquet(folder: Path) -> Path:
     """Write MMStar as Hugging Face does: a folder of shards, the picture as bytes and a path."""
-    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow = pytest.importorskip("pyarrow", reason="parquet needs the extra 'eval'")
     from pyarrow import parquet
 
     rows = list(read_rows([DATA / "MMStar.tsv"]))

@@ -147,7 +147,7 @@ print(constants.HF_HUB_DISABLE_TELEMETRY)
 
 @pytest.mark.soak
 def test_ray_hears_it_too():
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="needs a cluster: pip install 'handlens[ray]'")
     script = """
 from handlens.measure.telemetry import switch_off
 switch_off()

@@ -114,7 +114,7 @@ def weights_in_use(layer: torch.nn.Module) -> torch.Tensor:
 
 
 def test_a_model_that_learns_to_be_rounded(fresh, config, sft, tokenizer):
-    pytest.importorskip("torchao")
+    pytest.importorskip("torchao", reason="rounding while learning: pip install 'handlens[qat]'")
     plain, model = fresh(), fresh()
     assert round_while_training(model) == 7 * config.language.num_layers
     layer, same = (one.llm.model.layers[0].mlp.down_proj for one in (model, plain))

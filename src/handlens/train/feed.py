@@ -5,6 +5,7 @@ Pictures and prompts go through ``core``, the same code that the device runs.
 """
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -105,12 +106,12 @@ class Batch:
         )
 
 
-class OwnLoss:
+class OwnLoss(ABC):
     """A batch that brings its loss with it, where what is learned is not the next word."""
 
+    @abstractmethod
     def loss(self, model: HandlensModel, divisor: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the batch's part of the loss of a step, and its scores."""
-        raise NotImplementedError
 
 
 def picture_text(record: Record) -> str:

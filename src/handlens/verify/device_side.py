@@ -3,6 +3,7 @@
 Boundary: pictures and prompts are prepared by ``core``; the halves are those of ``engine``.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from handlens.verify.margin import margins_of
 from handlens.verify.side import Precision, find_tokenizer, toy_fields
 
 
-class DeviceSide:
+class DeviceSide(ABC):
     """What both have in common: preparation by ``core``, language by llama.cpp."""
 
     name: str
@@ -31,23 +32,23 @@ class DeviceSide:
     precision: Precision
 
     @property
+    @abstractmethod
     def config(self) -> HandlensConfig:
         """Shape and family."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def language(self) -> Path:
         """The language file."""
-        raise NotImplementedError
 
     @property
     def family(self) -> Family:
         """Rules of the released version."""
         return family_named(self.config.family)
 
+    @abstractmethod
     def see(self, case: Case, plans: list[SlicePlan], trace: Trace) -> list[np.ndarray]:
         """Return the visual tokens of every slice and note what can be seen on the way."""
-        raise NotImplementedError
 
     def trace(self, case: Case) -> Trace:
         """Take a case through all stages that a device shows."""
@@ -101,7 +102,7 @@ class DeviceSide:
         finally:
             half.close()
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - so it is for both
         """Nothing is held between cases."""
 
 

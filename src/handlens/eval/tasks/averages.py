@@ -24,8 +24,8 @@ EIGHT = ("mmbench-en", "mmstar", "mmmu", "mathvista", "ocrbench", "ai2d", "hallu
 
 
 def no_mark(item: Item, answer: str) -> Mark:
-    """Never called."""
-    raise NotImplementedError
+    """Refuse: an average asks nothing, so nothing is marked."""
+    raise AssertionError(f"an average has no item to mark, but was given {item.id!r}")
 
 
 def _average(name: str, title: str, parts: tuple[str, ...], notes: str) -> Task:
