@@ -110,7 +110,9 @@ def _ray(jobs: int) -> Iterator[Any]:
 
 def _start(ray: Any, jobs: int) -> None:
     """Join the cluster of RAY_ADDRESS, or start one of this machine; a busy one may pass Ray's limit of 30 s."""
-    where = {"address": os.environ["RAY_ADDRESS"]} if os.environ.get("RAY_ADDRESS") else {"num_cpus": jobs}
+    given = os.environ.get("RAY_ADDRESS")
+    # "local", or Ray joins a cluster that somebody else has on this machine, and refuses a number of processors.
+    where = {"address": given} if given else {"address": "local", "num_cpus": jobs}
     for attempt in range(STARTS):
         try:
             ray.init(**where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
