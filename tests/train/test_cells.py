@@ -3,13 +3,25 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from handlens.core.slicing import plan_slices
 from handlens.data.records import Glyph, Line, Record, Thing
 from handlens.errors import SettingError
 from handlens.recipes import nano
-from handlens.train.cells import BANDS, LETTERS, NUM_SLOTS, RUN, CellHead, CellTables, GatherHead, align, cell_labels
+from handlens.train.cells import (
+    BANDS,
+    LETTERS,
+    NUM_SLOTS,
+    RUN,
+    UNKNOWN,
+    CellHead,
+    CellTables,
+    GatherHead,
+    align,
+    cell_labels,
+)
 from handlens.train.reading import COLOURS, SHAPES
 from handlens.train.warmstart import place_code
 
@@ -52,6 +64,25 @@ def test_a_taken_quarter_passes_its_character_on_in_order() -> None:
     (labels,) = cell_labels(record, plan_slices(224, 224, side_px=224), side=8)
     read = "".join(LETTERS[code - 1] for code in labels[0, :RUN] if code)
     assert read == "abcd"
+
+
+def test_a_letter_without_a_name_is_neither_asked_for_nor_called_nothing() -> None:
+    record = record_with((line("aжb", 0, 0, 7),))
+    (labels,) = cell_labels(record, plan_slices(224, 224, side_px=224), side=8)
+    assert labels[0, :4].tolist() == [LETTERS.index("a") + 1, UNKNOWN, LETTERS.index("b") + 1, 0]
+    head = CellHead(8)
+    tokens = torch.randn(1, 64, 8, generator=torch.Generator().manual_seed(0))
+    asked = torch.from_numpy(labels)[None]
+    wanted, normal = 0.0, F.layer_norm(tokens, (8,))
+    for column, logits in enumerate(head.out(normal).flatten(0, 1).split(head.sizes, dim=-1)):
+        target = asked[..., column].flatten()
+        known = target != UNKNOWN
+        weight = torch.ones(logits.shape[-1])
+        weight[0] = 0.1
+        wanted += F.cross_entropy(logits[known], target[known], weight=weight) / len(head.sizes)
+    torch.testing.assert_close(head(tokens, asked)[0], wanted)
+    tables = CellTables(8)
+    assert torch.isfinite(tables(asked)).all()
 
 
 def test_slices_have_cells_of_their_own_part() -> None:

@@ -33,7 +33,10 @@ STEPS = 3
 
 @pytest.fixture
 def phase(sft):
-    return replace(sft, streams=2, steps=STEPS, pictures_per_step=1, slices_per_step=9, mixture={"scenes": 1.0})
+    return replace(
+        sft, streams=2, steps=STEPS, pictures_per_step=1, slices_per_step=9, mixture={"scenes": 1.0},
+        precision="float32",
+    )  # fmt: skip
 
 
 @pytest.fixture

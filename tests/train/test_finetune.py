@@ -179,7 +179,8 @@ def test_the_command_teaches_stops_early_and_goes_on(base, tmp_path, capsys):
     model = load_model(folder)
     model.llm.set_attn_implementation("segments")
     learner = Learner(model, tuning.config, tuning.phase, Tokenizer.from_file(folder / "tokenizer.json"))
-    assert learner.measure(tuning.batches(tuning.kept)) == pytest.approx(min(looks), abs=1e-3)
+    # Beside the weights or added to them, an adapter is rounded differently where products are in bfloat16.
+    assert learner.measure(tuning.batches(tuning.kept)) == pytest.approx(min(looks), abs=1e-2)
 
     assert run(words) == 0
     said = capsys.readouterr()

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from handlens.train.learner import evenly
 from handlens.train.losses import next_word_loss
 
 
@@ -24,3 +25,21 @@ def test_pieces_change_neither_loss_nor_slopes():
     wanted = F.linear_cross_entropy(hidden, head.weight.detach(), targets, reduction="sum")
     torch.testing.assert_close(results[1][0], wanted, rtol=1e-5, atol=1e-5)
     assert torch.equal(results[1][1], head(hidden).argmax(-1) == targets)
+
+
+def test_weights_scale_each_place_whole_or_in_pieces():
+    draw = torch.Generator().manual_seed(0)
+    head = nn.Linear(8, 50, bias=False)
+    hidden, targets = torch.randn(7, 8, generator=draw), torch.randint(0, 50, (7,), generator=draw)
+    weights = torch.tensor([0.0, 2.0, 1.0, 1.0, 0.5, 3.0, 1.0])
+    wanted = (F.cross_entropy(head(hidden), targets, reduction="none") * weights).sum()
+    for piece in (10**6, 150):
+        torch.testing.assert_close(next_word_loss(head, hidden, targets, weights, piece=piece)[0], wanted)
+
+
+def test_an_answer_counts_by_the_root_of_its_length():
+    owners = torch.tensor([0] * 16 + [1] + [2] * 4)
+    weights = evenly(owners, 3)
+    torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
+    totals = [float(weights[owners == answer].sum()) for answer in range(3)]
+    assert [round(total / totals[1], 4) for total in totals] == [4.0, 1.0, 2.0]

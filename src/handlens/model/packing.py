@@ -7,10 +7,11 @@ A loop over segments does a sixth of the work of a dense block mask on a CPU.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+
+from handlens.model.attention import attend
 
 NAME = "segments"
 
@@ -31,7 +32,7 @@ def segment_attention(
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     parts = [
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+        attend(q, k, v, is_causal=True, scale=scaling)
         for q, k, v in zip(*(x.split(segment_lengths, dim=2) for x in (query, key, value)), strict=True)
     ]
     return torch.cat(parts, dim=2).transpose(1, 2), None

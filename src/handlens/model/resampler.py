@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from handlens.config import ResamplerConfig
 from handlens.core.patches import key_positions
+from handlens.model.attention import attend
 
 
 class Resampler(nn.Module):
@@ -70,7 +71,7 @@ class Resampler(nn.Module):
         k = F.linear(values + positions, k_weight, k_bias).unflatten(-1, (heads, -1)).transpose(1, 2)
         v = F.linear(values, v_weight, v_bias).unflatten(-1, (heads, -1)).transpose(1, 2)
         mask = None if is_real is None else is_real[:, None, None, :]
-        out = F.scaled_dot_product_attention(q.expand(len(patches), -1, -1, -1), k, v, attn_mask=mask)
+        out = attend(q.expand(len(patches), -1, -1, -1), k, v, mask)
         out = F.linear(out.transpose(1, 2).flatten(2), self.attn.out_proj.weight, self.attn.out_proj.bias)
         return self.ln_post(out)
 

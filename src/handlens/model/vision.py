@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from handlens.config import VisionConfig
 from handlens.core.patches import key_positions
+from handlens.model.attention import attend
 
 
 class Embeddings(nn.Module):
@@ -49,7 +50,7 @@ class SelfAttention(nn.Module):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         mask = None if is_real is None else is_real[:, None, None, :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = attend(q, k, v, mask)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 

@@ -18,10 +18,13 @@ FOLLOW = {
 ZOOMED = {
     "lines": 0.26, "pages": 0.06, "scenes": 0.24, "receipts": 0.18, "labels": 0.10, "tables": 0.10, "forms": 0.06,
 }  # fmt: skip
-SAID = {"lines": 0.36, "scenes": 0.26, "labels": 0.14, "receipts": 0.12, "tables": 0.06, "forms": 0.06}
+SAID = {
+    "lines": 0.28, "pages": 0.06, "scenes": 0.25, "receipts": 0.14, "labels": 0.07, "tables": 0.08, "forms": 0.04,
+    "charts": 0.08,
+}  # fmt: skip
 TIER_A = ("de", "es", "fr", "it", "nl", "pt")
 TIER_B = tuple(code for code in LANGUAGES if code not in ("en", *TIER_A))
-SPOKEN = {"en": 0.3} | dict.fromkeys(TIER_A, 0.09) | dict.fromkeys(TIER_B, 0.16 / len(TIER_B))
+SPOKEN = {"en": 0.72} | dict.fromkeys(TIER_A, 0.03) | dict.fromkeys(TIER_B, 0.10 / len(TIER_B))
 """Tier A is read and answered freely, tier B is shown: a language of it has less than 0.5 % of the records."""
 CELLS = {"pages": 0.3, "lines": 0.3, "scenes": 0.2, "receipts": 0.12, "labels": 0.08}
 SHOWN = {"pages": 0.33, "lines": 0.25, "scenes": 0.2, "receipts": 0.1, "labels": 0.06, "tables": 0.06}
@@ -94,11 +97,11 @@ def recipe() -> Recipe:
                 rate=1.3e-3, slices_per_step=40, pictures_per_step=16, decay_share=0.75, ramp_pictures=1,
                 warmup_steps=25,
             ),
-            # Cells are not named here: the head knows the letters of English, and would call all others nothing.
             Phase(
                 name="multilingual", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
-                slicing=True, mixture=SAID, languages=SPOKEN, zoomed_share=0.06, steps=800, rate=1e-3,
-                slices_per_step=36, pictures_per_step=16, decay_share=0.4, ramp_pictures=1, warmup_steps=25,
+                slicing=True, mixture=SAID, languages=SPOKEN, zoomed_share=0.12, cells_weight=1.0, head_of="sft-3",
+                answer_weight="root", steps=4000, rate=1e-3, slices_per_step=40, pictures_per_step=16,
+                decay_share=0.9, ramp_pictures=1, warmup_steps=25,
             ),
         ),
     )  # fmt: skip

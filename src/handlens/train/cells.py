@@ -31,6 +31,8 @@ EYES = "eyes.safetensors"
 """File of the tables that phase ``layout`` leaves beside its weights."""
 NUM_CELL_LABELS = NUM_SLOTS + 2
 """Label columns per cell: characters, one shape, one colour; 0 means nothing there."""
+UNKNOWN = -100
+"""Label of a character that has no name here (a letter of another script): neither it nor "nothing" is asked for."""
 
 
 def cell_labels(record: Record, plan: SlicePlan, side: int) -> list[Int64[np.ndarray, "cells labels"]]:
@@ -58,8 +60,8 @@ def cell_labels(record: Record, plan: SlicePlan, side: int) -> list[Int64[np.nda
                 continue
             for glyph in line.glyphs:
                 across = ((glyph.box[0] + glyph.box[2]) / 2 / width - left) / (right - left) * side
-                column, code = int(np.floor(across)), LETTERS.find(glyph.char) + 1
-                if not 0 <= column < side or code == 0:
+                column, code = int(np.floor(across)), LETTERS.find(glyph.char) + 1 or UNKNOWN
+                if not 0 <= column < side:
                     continue
                 slots = grid[band // BANDS, column, band % BANDS * RUN :][:RUN]
                 # The quarter of the cell in which the character stands, or the next free one.
@@ -99,7 +101,7 @@ class CellHead(nn.Module):
             target = labels[..., column].flatten()
             weight = torch.ones(logits.shape[-1])
             weight[0] = 0.1  # most slots are empty
-            loss = loss + F.cross_entropy(logits.float(), target, weight=weight)
+            loss = loss + F.cross_entropy(logits.float(), target, weight=weight, ignore_index=UNKNOWN)
             there = target > 0
             kind = "characters" if column < NUM_SLOTS else ("shapes", "colours")[column - NUM_SLOTS]
             scores[kind].append((logits.argmax(-1) == target)[there])
@@ -164,6 +166,7 @@ class CellTables(nn.Module):
 
     def forward(self, labels: Int64[Tensor, "slices queries labels"]) -> Float[Tensor, "slices queries dim"]:
         """Return visual tokens as perfect eyes would give them."""
+        labels = labels.clamp(min=0)  # what has no name is not seen
         looked_up = [table(labels[..., slot]) for slot, table in enumerate(self.tables)]
         return torch.stack(looked_up).sum(0) + self.ground
 

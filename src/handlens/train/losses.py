@@ -14,9 +14,14 @@ PIECE = 1 << 25
 
 
 def next_word_loss(
-    head: nn.Module, hidden: Float[Tensor, "n dim"], targets: Int64[Tensor, "n"], *, piece: int = PIECE
+    head: nn.Module,
+    hidden: Float[Tensor, "n dim"],
+    targets: Int64[Tensor, "n"],
+    weights: Float[Tensor, "n"] | None = None,
+    *,
+    piece: int = PIECE,
 ) -> tuple[Float[Tensor, ""], Bool[Tensor, "n"]]:
-    """Return the summed cross-entropy in nats, and where the most likely word is the right one.
+    """Return the summed cross-entropy in nats (each times its weight), and where the most likely word is right.
 
     The logits of all places at once would be the largest thing of a step (4,096 places of 128,256 words: 2 GB).
     Where they are more than ``piece`` numbers they are made a piece at a time, and again on the way back.
@@ -24,15 +29,19 @@ def next_word_loss(
     vocabulary = int(getattr(head, "out_features", 0)) or int(head.weight.shape[0])  # type: ignore[index]
     rows = max(piece // vocabulary, 1)
     if len(hidden) <= rows:
-        return _piece(head, hidden, targets)
+        return _piece(head, hidden, targets, weights)
     total, hits = hidden.new_zeros((), dtype=torch.float32), []
-    for some, words in zip(hidden.split(rows), targets.split(rows), strict=True):
-        part, hit = checkpoint(_piece, head, some, words, use_reentrant=False)
+    shares = [None] * -(-len(hidden) // rows) if weights is None else weights.split(rows)
+    for some, words, share in zip(hidden.split(rows), targets.split(rows), shares, strict=True):
+        part, hit = checkpoint(_piece, head, some, words, share, use_reentrant=False)
         total = total + part
         hits.append(hit)
     return total, torch.cat(hits)
 
 
-def _piece(head: nn.Module, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _piece(head: nn.Module, hidden: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     logits = head(hidden)
-    return F.cross_entropy(logits.float(), targets, reduction="sum"), logits.detach().argmax(-1) == targets
+    hits = logits.detach().argmax(-1) == targets
+    if weights is None:
+        return F.cross_entropy(logits.float(), targets, reduction="sum"), hits
+    return (F.cross_entropy(logits.float(), targets, reduction="none") * weights).sum(), hits

@@ -44,6 +44,8 @@ class Phase:
     """Weight of naming what the cells hold beside the loss of the answers (objective ``answers`` only)."""
     head_of: str = ""
     """Phase whose throw-away head this one goes on with; a fresh head first spoils what tower and resampler know."""
+    answer_weight: Literal["words", "root"] = "words"
+    """What a long answer counts beside a short one: as many times as it has words, or the root of that."""
     zoomed_share: float = 0.0
     """Share of pictures that come two to five times as large in area, as a better camera would take them."""
     ramp_pictures: int = 0
