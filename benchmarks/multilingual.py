@@ -21,6 +21,7 @@ import torch
 
 from handlens.config import HandlensConfig
 from handlens.core.tokenizer import Tokenizer
+from handlens.errors import DataError
 from handlens.eval.stats import wilson
 from handlens.model import packing
 from handlens.model.checkpoint import load_config, load_model
@@ -81,10 +82,16 @@ def main() -> None:
     def tell(model: HandlensModel, said: dict[str, object], began: float) -> None:
         model.eval()
         model.llm.set_attn_implementation(packing.NAME)
-        found = {code: ask(model, config, tokenizer, code, arguments.count) for code in ("en", *OTHERS)}
+        found, undrawn = {}, []
+        for code in ("en", *OTHERS):
+            try:
+                found[code] = ask(model, config, tokenizer, code, arguments.count)
+            except DataError:  # its held-out font is not on this machine
+                undrawn.append(code)
         tiers = {"en": ("en",), "tier A": nano.TIER_A, "tier B": nano.TIER_B}
-        said |= {name: share_of(sum((found[code] for code in codes), Counter())) for name, codes in tiers.items()}
-        said |= {code: share_of(found[code]) for code in nano.TIER_A}
+        for name, codes in tiers.items():
+            said[name] = share_of(sum((found[code] for code in codes if code in found), Counter()))
+        said |= {code: share_of(found[code]) for code in nano.TIER_A if code in found} | {"not drawn": undrawn}
         print(json.dumps(said | {"seconds": round(time.process_time() - began)}), flush=True)
 
     tell(load_model(arguments.base), {"share": "before"}, time.process_time())
