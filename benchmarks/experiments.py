@@ -46,6 +46,8 @@ INKS = (
 BATCH = 4
 GRIDS = {16: (4, 4), 32: (4, 8), 64: (8, 8), 96: (8, 12)}
 """Queries -> rows and columns of cells that they begin to read."""
+WAYS = ("slices", "slices", "overview", "square", "padded", "large square")
+"""How the shared tower is shown pages, so that no arm shows it what it never saw."""
 Box = tuple[float, float, float, float]
 
 
@@ -211,9 +213,10 @@ def trained_tower(config: HandlensConfig, steps: int, seed: int) -> tuple[dict[s
     torch.manual_seed(seed)
     model = build_model(config)
     name, place = nn.Linear(config.vision.width, len(INKS) + 1), nn.Linear(config.vision.width, CODE)
+    draw = random.Random(f"ways/{seed}")
 
     def loss(batch: list[Page]) -> Tensor:
-        shown = collate(batch, "slices", (0, 0), config)
+        shown = collate(batch, draw.choice(WAYS), (0, 0), config)
         seen = model.look(shown.slices)
         codes = place_codes(shown.slices, config.vision.table_side, 4)
         real = shown.labels >= 0

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
+from PIL import Image
 
 from handlens.answerer import Answerer, ModelInfo, Seen, SeenPicture, Token
 from handlens.core.chat import Chat
@@ -14,6 +15,7 @@ from handlens.core.slicing import plan_slices
 from handlens.data.generate import generate
 from handlens.errors import DataError, SettingError
 from handlens.eval.heldout import Answered, evaluate, save_report, score, to_json
+from handlens.eval.mistakes import choose, save_mistakes
 
 LEVEL = 0.25
 
@@ -38,8 +40,9 @@ class Known:
         question = str(chat[0].content[-1])
         name = seen.pictures[0].name
         self.asked.append((name, question))
-        kind, split, seed, index = name.split("-")
-        record = generate(kind, int(seed), int(index), split=split, level=LEVEL)
+        kind, *code, split, seed, index = name.split("-")
+        language = code[0] if code else "en"
+        record = generate(kind, int(seed), int(index), split=split, level=LEVEL, languages=(language,))
         truth = next(turn.answer for turn in record.turns if turn.question == question)
         for character in self.say(truth):
             yield Token(character, 0, 0.0)
@@ -150,3 +153,34 @@ def test_a_report_that_cannot_be_written(tmp_path):
         SettingError, match=r"cannot write the report .*nowhere/report\.json: No such file or directory"
     ):
         save_report(run(Known(), count=1), tmp_path / "nowhere" / "report.json")
+
+
+def test_languages_take_turns_and_are_scored_apart():
+    def say(truth: str) -> str:
+        return truth if truth not in ("rot", "Stern") else "red"
+
+    report = run(Known(say), kinds=("scenes",), count=8, languages=("en", "de"))
+    assert {answer.language for answer in report.answers} == {"en", "de"}
+    scores = {score.task: score for score in report.scores}
+    assert scores["en (all)"].measure is None
+    german = [answer for answer in report.answers if answer.language == "de"]
+    named = [answer for answer in german if answer.task in ("scenes.colour", "scenes.shape", "scenes.exists")]
+    assert named
+    wanted = sum(answer.answer != "red" for answer in named) / len(named)
+    assert scores["de (all)"].measure.name == "in the language asked"
+    assert scores["de (all)"].measure.value == pytest.approx(wanted)
+    assert scores["de (all)"].count == len(german)
+
+
+def test_the_page_shows_a_typical_mistake_of_every_task(tmp_path):
+    report = run(Known(lambda truth: truth[:-1] + "?"), kinds=("scenes",), count=4)
+    tasks = {answer.task for answer in report.answers}
+    assert {answer.task for answer in choose(report.answers, 1)} == tasks
+    assert choose([replace(answer, answer=answer.truth) for answer in report.answers]) == []
+    save_mistakes(report, tmp_path / "page.png")
+    with Image.open(tmp_path / "page.png") as page:
+        assert page.format == "PNG"
+    assert page.width > 1000 and page.height > 300
+    assert [path.name for path in tmp_path.iterdir()] == ["page.png"]
+    with pytest.raises(SettingError, match="cannot write the page"):
+        save_mistakes(report, tmp_path / "missing" / "page.png")

@@ -41,8 +41,10 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed draws the same pictures.")
 @click.option("--split", default="heldout", show_default=True, help="heldout: words, fonts, layouts never trained on.")
 @click.option("--level", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="0 clean, 1 hard.")
+@click.option("--languages", default="en", show_default=True, help="Languages of drawn pictures, in turn: de,fr.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=160, show_default=True, help="Longest answer.")
 @click.option("--report", "file", type=_FILE, help="Write every answer about drawn pictures, as JSON.")
+@click.option("--mistakes", type=_FILE, help="Draw a page of wrong answers about drawn pictures, as PNG.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @click.pass_context
 def evaluate(context: click.Context, /, **given: Any) -> None:
@@ -70,7 +72,7 @@ def evaluate(context: click.Context, /, **given: Any) -> None:
         _run_drawn(model, as_json, given)
 
 
-_DRAWN = ("kinds", "count", "seed", "split", "level", "max_tokens", "file")
+_DRAWN = ("kinds", "count", "seed", "split", "level", "languages", "max_tokens", "file", "mistakes")
 _BENCHMARKS = (
     "data",
     "compare",
@@ -208,26 +210,36 @@ def _run_drawn(model: str, as_json: bool, choices: dict[str, Any]) -> None:
     from handlens.eval import heldout
     from handlens.eval.session import open_model
 
-    file = choices["file"]
-    if file is not None and not file.parent.is_dir():  # before the work, not after it
-        raise SettingError(f"cannot write the report {file}: there is no folder {file.parent}")
-    names = (kind.strip() for kind in choices["kinds"].split(","))
-    chosen = tuple(dict.fromkeys(kind for kind in names if kind)) or heldout.KINDS
+    file, page = choices["file"], choices["mistakes"]
+    for what, path in (("report", file), ("page", page)):
+        if path is not None and not path.parent.is_dir():  # before the work, not after it
+            raise SettingError(f"cannot write the {what} {path}: there is no folder {path.parent}")
+    chosen = _names_in(choices["kinds"]) or heldout.KINDS
     answerer = open_model(model).model
     try:
         with progress_bar(f"eval {answerer.info.name}", "pictures") as advance:
             report = heldout.evaluate(
                 answerer, kinds=chosen, count=choices["count"], seed=choices["seed"], split=choices["split"],
-                level=choices["level"], max_tokens=choices["max_tokens"], progress=advance,
+                level=choices["level"], max_tokens=choices["max_tokens"],
+                languages=_names_in(choices["languages"]) or ("en",), progress=advance,
             )  # fmt: skip
     except NeedsExtra as cause:
         raise SettingError(f"{cause}; or measure without it: handlens eval {model} --tasks handlens-bench") from None
     if file is not None:
         heldout.save_report(report, file)
+    if page is not None:
+        from handlens.eval.mistakes import save_mistakes
+
+        save_mistakes(report, page)
     if as_json:
         click.echo(json.dumps(heldout.to_json(report, with_answers=False), ensure_ascii=False))
     else:
         show(report)
+
+
+def _names_in(text: str) -> tuple[str, ...]:
+    """Return the names between commas, each once."""
+    return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
 
 
 def show(report: "Report") -> None:
@@ -244,8 +256,11 @@ def show(report: "Report") -> None:
     table.add_column("task")
     for name in ("n", "exact", "95 % interval", "CER"):
         table.add_column(name, justify="right")
+    table.add_column("measured by")
     for score in report.scores:
         low, high = score.interval
-        row = (str(score.count), f"{score.exact:.1%}", f"{low:.1%} to {high:.1%}", f"{score.cer:.3f}")
+        row = [str(score.count), f"{score.exact:.1%}", f"{low:.1%} to {high:.1%}", f"{score.cer:.3f}"]
+        if (one := score.measure) is not None:
+            row.append(f"{one.name} {one.value:.1%}, {one.interval[0]:.1%} to {one.interval[1]:.1%}")
         table.add_row(score.task, *row, style="bold" if score.task.endswith("(all)") else None)
     Console().print(table)

@@ -6,7 +6,7 @@ Boundary: sees the Answerer protocol only; the truth comes with every generated 
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,14 @@ from handlens.core.images import Picture
 from handlens.core.sampling import Sampling
 from handlens.data.generate import KINDS as ALL_KINDS
 from handlens.data.generate import SPLITS, generate
+from handlens.data.generate.language import language
 from handlens.errors import DataError, SettingError, did_you_mean
+from handlens.eval.measures import Measure, measure, spoken_share
 from handlens.eval.scorers import character_error_rate, wilson
 
 KINDS = ("lines", "scenes", "receipts", "labels", "tables")
+NAMED = ("scenes.colour", "scenes.shape", "scenes.exists")
+"""Tasks whose answers are one word of the language asked in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,7 @@ class Answered:
     question: str
     truth: str
     answer: str
+    language: str = "en"
 
     @property
     def is_exact(self) -> bool:
@@ -49,6 +54,8 @@ class TaskScore:
     """95 % Wilson interval of ``exact``."""
     cer: float
     """Edits per true character."""
+    measure: Measure | None = None
+    """What the task is measured by beside exact answers, where there is such a figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +69,8 @@ class Report:
     split: str
     seed: int
     level: float
+    languages: tuple[str, ...]
+    """Languages of the records, in turn."""
     sampling: Sampling
     scores: tuple[TaskScore, ...]
     answers: tuple[Answered, ...] = field(repr=False)
@@ -76,7 +85,17 @@ def score(task: str, answers: Sequence[Answered]) -> TaskScore:
         exact=hits / max(len(answers), 1),
         interval=wilson(hits, len(answers)),
         cer=character_error_rate([(answer.truth, answer.answer.strip()) for answer in answers]),
+        measure=measure(task, [(answer.truth, answer.answer) for answer in answers if answer.language == "en"]),
     )
+
+
+def score_language(code: str, answers: Sequence[Answered]) -> TaskScore:
+    """Return the score of all answers in one language, with the share that is in it."""
+    facts = language(code).facts
+    words = {*facts["colours"].values(), *facts["shapes"].values(), facts["words"]["yes"], facts["words"]["no"]}
+    told = [answer.answer for answer in answers if answer.task in NAMED]
+    spoken = spoken_share(told, {word.casefold() for word in words}) if told and code != "en" else None
+    return replace(score(f"{code} (all)", answers), measure=spoken)
 
 
 def evaluate(
@@ -88,12 +107,13 @@ def evaluate(
     split: str = "heldout",
     level: float = 0.5,
     max_tokens: int = 160,
+    languages: Sequence[str] = ("en",),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Ask every question of ``count`` records per kind, each alone and greedily.
+    """Ask every question of ``count`` records per kind, each alone and greedily; ``languages`` take turns.
 
     Raises:
-        DataError: an unknown kind or split, or a level outside 0..1.
+        DataError: an unknown kind, split or language, a kind that has no such language, or a level outside 0..1.
         NeedsExtra: the fonts of the generators are not installed.
     """
     for what, given, known in (*(("kind", kind, ALL_KINDS) for kind in kinds), ("split", split, SPLITS)):
@@ -104,12 +124,19 @@ def evaluate(
     total = count * len(kinds)
     for number, kind in enumerate(kinds):
         for index in range(count):
-            record = generate(kind, seed, index, split=split, level=level)
+            record = generate(kind, seed, index, split=split, level=level, languages=languages)
             seen = model.see([Picture(record.picture, record.key)])
             for turn in record.turns:
                 text = "".join(token.text for token in model.answer(ask(turn.question), seen, sampling))
                 answers.append(
-                    Answered(key=record.key, task=turn.task, question=turn.question, truth=turn.answer, answer=text)
+                    Answered(
+                        key=record.key,
+                        task=turn.task,
+                        question=turn.question,
+                        truth=turn.answer,
+                        answer=text,
+                        language=record.language,
+                    )
                 )
             progress(number * count + index + 1, total)
     tasks = sorted({answer.task for answer in answers})
@@ -117,9 +144,15 @@ def evaluate(
     for kind in kinds:
         whole = [answer for answer in answers if answer.key.startswith(f"{kind}-")]
         groups.append((f"{kind} (all)", whole))
+    scores = [score(task, group) for task, group in groups]
+    if tuple(languages) != ("en",):
+        scores += [
+            score_language(code, [answer for answer in answers if answer.language == code])
+            for code in dict.fromkeys(languages)
+        ]
     return Report(
-        model=model.info, kinds=tuple(kinds), count=count, split=split, seed=seed, level=level, sampling=sampling,
-        scores=tuple(score(task, group) for task, group in groups), answers=tuple(answers),
+        model=model.info, kinds=tuple(kinds), count=count, split=split, seed=seed, level=level,
+        languages=tuple(languages), sampling=sampling, scores=tuple(scores), answers=tuple(answers),
     )  # fmt: skip
 
 
