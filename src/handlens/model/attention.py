@@ -21,7 +21,7 @@ def attend(
     """Return what each query reads; places where ``mask`` is False are never read.
 
     torch's fused kernel does not use the bfloat16 units of a CPU. There, two plain products and a softmax take
-    0.4 of its time (``docs/results.md``); they hold all scores at once, so pieces stay small: slices, conversations.
+    half of its time (``docs/results.md``); they hold all scores at once, so pieces stay small: slices, conversations.
     """
     if value.device.type != "cpu" or value.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=is_causal, scale=scale)
