@@ -1,17 +1,21 @@
-"""Write again what the documents take from running code: ``commands.md``, the outputs in ``tour.md``, ``answer.png``.
+"""Write again what the documents take from running code.
 
-``python docs/make.py commands``, ``tour`` or ``answer`` writes one of them. Read the difference before you commit it.
+``python docs/make.py commands`` writes ``commands.md``, ``tour`` the outputs in ``tour.md``, ``answer`` ``answer.png``
+and ``card`` ``nano.md``; without a name all of them. Read the difference before you commit it.
 """
 
 import contextlib
 import importlib.util
 import io
+import json
+import math
 import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from click.testing import CliRunner
@@ -111,9 +115,65 @@ def _panel(
     return panel
 
 
+CARD = """# nano, the model that ships
+
+{weights:.1f} million weights in the shape of MiniCPM-V: slices of {side} px, at most {slices} and an overview;
+a vision tower of {tower} layers, {tower_width} wide; a resampler of {queries} queries; a language model of
+{layers} layers, {width} wide, with {vocabulary} tokens. Its licence is {licence}. Every picture it learned from
+was drawn by `handlens generate` (CC0-1.0).
+
+What it can do stands in [results](results.md#held-out-answers-of-nano), what it cannot in [limits](limits.md),
+how it became what it is in the [log](log.md). `handlens train nano:all --out runs/nano` runs the same phases in
+one go. That was never done in one piece: the phases below were run one after the other while generators and
+recipe grew.
+
+## What it cost
+| phase | steps | pictures | slices | tokens | operations | hours | energy, kWh |
+|---|---|---|---|---|---|---|---|
+{rows}
+
+Hours are of one busy core on machines shared with other work. Energy is estimated at 8 W for it: {energy:.2g}
+kWh in all, {carbon:.2g} kg of CO2 at 480 g/kWh. A `-` was not written down when the phase was run.
+
+## Where it is wrong
+Two wrong answers of every task, a typical one and a bad one, and what it takes for what. The truth is green,
+the answer red. `handlens eval nano --count 80 --seed 1 --mistakes nano-mistakes.png` draws the page.
+
+![Pictures with wrong answers](nano-mistakes.png)
+"""
+
+
+def card_page() -> str:
+    """Return the model card of nano: its shape, what its phases cost, where it is wrong."""
+    folder = ROOT / "src" / "handlens" / "nano"
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    config, phases = manifest["config"], manifest["ledger"]["phases"]
+    with (folder / "model.safetensors").open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    count = sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+    def row(name: str, some: list[dict[str, Any]]) -> str:
+        cells = []
+        for key, form in (("steps", ","), ("pictures", ","), ("slices", ","), ("tokens", ","), ("flops", ".2e")):
+            known = [phase[key] for phase in some if key in phase]
+            cells.append(format(sum(known), form) if len(known) == len(some) else "-")
+        hours = sum(phase["wall_seconds"] for phase in some) / 3600
+        return f"| {name} | {' | '.join(cells)} | {hours:.2f} | {hours * 8 / 1000:.4f} |"
+
+    rows = [row(phase["phase"], [phase]) for phase in phases] + [row("all", phases)]
+    energy = sum(phase["wall_seconds"] for phase in phases) / 3600 * 8 / 1000
+    return CARD.format(
+        weights=count / 1e6, side=config["slice_config"]["scale_resolution"], licence=manifest["licence"],
+        slices=config["slice_config"]["max_slice_nums"], tower=config["vision_config"]["num_hidden_layers"],
+        tower_width=config["vision_config"]["hidden_size"], queries=config["query_num"],
+        layers=config["num_hidden_layers"], width=config["hidden_size"], vocabulary=config["vocab_size"],
+        rows="\n".join(rows), energy=energy, carbon=energy * 0.48,
+    )  # fmt: skip
+
+
 def main() -> None:
     """Write the named pages, or all."""
-    wanted = sys.argv[1:] or ["commands", "tour", "answer"]
+    wanted = sys.argv[1:] or ["commands", "tour", "answer", "card"]
     os.chdir(ROOT)
     if "commands" in wanted:
         (DOCS / "commands.md").write_text(commands_page(), encoding="utf-8")
@@ -122,6 +182,8 @@ def main() -> None:
         tour.write_text(tour_page(tour.read_text(encoding="utf-8")), encoding="utf-8")
     if "answer" in wanted:
         answer_picture().save(DOCS / "answer.png", optimize=True)
+    if "card" in wanted:
+        (DOCS / "nano.md").write_text(card_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -111,3 +111,4 @@ def test_the_command_page_is_what_the_program_says() -> None:
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == make.commands_page(), "run `make docs`"
+    assert (ROOT / "docs" / "nano.md").read_text(encoding="utf-8") == make.card_page(), "run `make docs`"
