@@ -4,8 +4,8 @@ python benchmarks/training_speed.py --rounds 3 --steps 4
 
 ``packed``: the loop of Handlens. ``trainer``: Trainer of transformers with batches padded to their longest.
 ``fixed``: the plain loop that pads every record to one length, as nanoVLM does without its packing.
-All three have the same model, records, optimiser (AdamW) and number of records per step. Tokens are those of the
-records; padding does not count.
+All three have the same model, records, optimiser (AdamW), type of products and number of records per step. Tokens are
+those of the records; padding does not count.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from handlens.model import packing
 from handlens.model.vlm import HandlensModel, build_model
 from handlens.recipes import nano, smoke
 from handlens.train.feed import Batch, batches
-from handlens.train.learner import Learner
+from handlens.train.learner import Learner, arithmetic
 from handlens.train.run import vocabulary_texts
 from handlens.train.vocabulary import train_vocabulary
 
@@ -51,7 +51,7 @@ def packed(model: HandlensModel, some: list[Batch], learner: Learner) -> None:
         learner.learn(batch, step)
 
 
-def trainer(model: HandlensModel, some: list[Batch]) -> None:
+def trainer(model: HandlensModel, some: list[Batch], precision: str) -> None:
     """Train with the Trainer of transformers."""
     from transformers import Trainer, TrainingArguments
 
@@ -64,17 +64,18 @@ def trainer(model: HandlensModel, some: list[Batch]) -> None:
         asked = TrainingArguments(
             output_dir=folder, max_steps=len(some), per_device_train_batch_size=1, learning_rate=1e-4, report_to=[],
             save_strategy="no", logging_strategy="no", remove_unused_columns=False, use_cpu=True, disable_tqdm=True,
-            optim="adamw_torch_fused", max_grad_norm=1.0,
+            optim="adamw_torch_fused", max_grad_norm=1.0, bf16=precision == "bfloat16",
         )  # fmt: skip
         PlainTrainer(model=model, args=asked, train_dataset=some).train()
 
 
-def fixed(model: HandlensModel, some: list[Batch], length: int) -> None:
+def fixed(model: HandlensModel, some: list[Batch], length: int, precision: str) -> None:
     """Train in a plain loop on rows of one length."""
     model.llm.set_attn_implementation("sdpa")
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     for batch in some:
-        loss = model(**pad(batch, length)).loss
+        with arithmetic("cpu", precision):
+            loss = model(**pad(batch, length)).loss
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -87,6 +88,7 @@ def main() -> None:
     asked.add_argument("--steps", type=int, default=4)
     asked.add_argument("--pictures", type=int, default=8)
     asked.add_argument("--small", action="store_true", help="the model of nano:smoke in place of nano's")
+    asked.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of all three")
     given = asked.parse_args()
     torch.set_num_threads(1)
     module = smoke if given.small else nano
@@ -96,6 +98,7 @@ def main() -> None:
     phase = replace(
         recipe.only("sft").phases[0], mixture={"scenes": 0.4, "labels": 0.3, "lines": 0.3}, cells_weight=0.0,
         slices_per_step=10**6, pictures_per_step=given.pictures, optimiser="adamw", rate=1e-4, slicing=False,
+        precision=given.precision,
     )  # fmt: skip
     some = list(islice(batches(phase, config, tokenizer, seed=1), given.steps))
     longest = max(length for batch in some for length in batch.lengths)
@@ -115,9 +118,9 @@ def main() -> None:
             if learner is not None:
                 packed(model, some, learner)
             elif name == "trainer":
-                trainer(model, some)
+                trainer(model, some, given.precision)
             else:
-                fixed(model, some, longest)
+                fixed(model, some, longest, given.precision)
             seconds[name].append(time.process_time() - start)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     for name in places:

@@ -75,12 +75,14 @@ class Cost:
 
 
 def this_machine() -> Machine:
-    """Measure a matrix product of the size that small models have; training reaches about half of it."""
-    one = torch.randn(512, 512)
+    """Measure a matrix product of the size and type that small models have; training reaches about half of it."""
+    from handlens.train.learner import product_type
+
+    one = torch.randn(512, 512).to(product_type())
     best = float("inf")
-    for _ in range(5):
+    for _ in range(15):
         start = time.perf_counter()
-        float((one @ one)[0, 0])
+        torch.mm(one, one)
         best = min(best, time.perf_counter() - start)
     rate = 2.0 * 512**3 / best
     return Machine(
