@@ -28,6 +28,8 @@ class ModelInfo:
     side_px: int
     max_slices: int
     quantisation: str = "none"
+    settings: str = ""
+    """What ``handlens tune`` changed, in words; empty with the defaults."""
     notice: str = ""
     """What its makers want said with every answer; empty when there is nothing to warn of."""
 

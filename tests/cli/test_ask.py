@@ -115,7 +115,7 @@ def test_a_corrupt_bundle_is_one_line(capsys, tmp_path, photo):
 def test_json_is_one_object(capsys, photo):
     assert run(["ask", str(photo), str(photo), "What colour is it?", "--json", "--max-tokens", "4"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert list(report) == ["answer", "ended", "model", "images", "tokens", "timings", "decoding"]
+    assert list(report) == ["answer", "ended", "model", "settings", "images", "tokens", "timings", "decoding"]
     assert report["model"] == "nano"
     assert [seen["name"] for seen in report["images"]] == ["photo.png", "photo.png"]
     assert set(report["images"][0]) == {

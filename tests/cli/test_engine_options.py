@@ -47,6 +47,18 @@ def test_a_profile_is_used_until_it_is_refused(capsys: pytest.CaptureFixture[str
     assert run([*command, "--no-profile"]) == 0
 
 
+def test_a_run_says_that_it_uses_a_profile(capsys: pytest.CaptureFixture[str]) -> None:
+    save_profile(PACKAGED["nano"], Setup(micro_batch=128, mmap=True), {})
+    command = ["ask", str(RECEIPT), "What?", "--max-slices", "1", "--max-tokens", "1", "--no-cache", "--show"]
+    told = "settings of `handlens tune`: micro_batch 128, mmap True"
+    assert run(command) == 0 and told in capsys.readouterr().err
+    assert run([*command, "--no-profile"]) == 0 and "handlens tune" not in capsys.readouterr().err
+    assert asked(capsys, "--no-cache", "--max-tokens", "1")["settings"] == "micro_batch 128, mmap True"
+    assert run(["plan", "nano", "--device", "m1"]) == 0 and told in capsys.readouterr().out
+    assert run(["plan", "nano", "--device", "m1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"] == {"micro_batch": 128, "mmap": True}
+
+
 def test_kept_halves_answer_the_same_and_so_does_an_answer_without_guesses(capsys: pytest.CaptureFixture[str]) -> None:
     expected = asked(capsys, "--no-cache")["tokens"]
     assert asked(capsys, "--keep", "--no-cache")["tokens"] == expected

@@ -33,8 +33,18 @@ def test_a_sure_loss_is_named_with_its_cause_and_a_way_out() -> None:
 def test_what_loses_nothing_is_kept_and_the_smaller_is_named() -> None:
     fine = (task("tables", [1.0] * 12), task("all", [1.0] * 12))
     quiet = replace(GROUP, divergence=0.001)
-    assert advise("Q5_K_M", fine, (quiet,), MIXES).endswith("(+0.0 points, 95 % interval from +0.0). Keep Q5_K_M.")
+    assert advise("Q5_K_M", fine, (quiet,), MIXES).endswith(
+        "(+0.0 points, 95 % interval from +0.0 to +0.0). Keep Q5_K_M."
+    )
     assert "Q5_K_M is the smallest that stays below" in advise("Q8_0", fine, (quiet,), MIXES)
     # A few questions show nothing, but logits do.
     assert "Q5_K_M is the smallest" in advise("Q4_0", fine, (quiet,), MIXES)
     assert advise("Q4_0", fine, (quiet,), MIXES[2:]).endswith("keep it in F16 or BF16.")
+
+
+def test_few_questions_with_a_wide_interval_are_no_proof_of_quality() -> None:
+    # One of twelve answers is lost: p is 1, but a quarter of the points could be gone.
+    unsure = (task("tables", [0.0] + [1.0] * 11), task("all", [0.0] + [1.0] * 11))
+    said = advise("Q5_K_M", unsure, (replace(GROUP, divergence=0.001),), MIXES)
+    assert said.startswith("12 questions are too few to tell what Q5_K_M loses (-8.3 points, 95 % interval from -")
+    assert "--questions asks more." in said

@@ -15,6 +15,7 @@ from handlens.export.bundle import Bundle
 from handlens.export.quality import compare_quality, full_bundle, to_json
 from handlens.export.quality_page import render
 from handlens.export.vision_variants import agreement, calibration_feeds, quantise_static, write_variant
+from handlens.measure.known import read_known
 
 BundleOf = Callable[..., Path]
 
@@ -27,6 +28,8 @@ def test_a_bundle_is_stored_anew_like_its_torch_weights(bundle_of: BundleOf, tmp
     assert (bundle.vision, bundle.language) == ("vision-fp16.onnx", "language-Q5_K_M.gguf")
     direct = bundle_of("Q5_K_M")
     assert summary(out / bundle.language) == summary(direct / "language-Q5_K_M.gguf")
+    record = read_known(out)
+    assert record is not None and record != read_known(bundle_of("F32")), "other weights, other answers"
 
 
 def test_gguf_files_and_folders_are_stored_anew(
@@ -60,6 +63,17 @@ def test_wrong_wishes_are_one_line(
     said = capsys.readouterr().err.strip()
     assert message in said and "\n" not in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named_as_it_was_given(
+    bundle_of: BundleOf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "bundle"
+    assert run(["export", str(bundle_of("F32")), "--to", str(out), "--quant", "Q4_0"]) == 1
+    assert f"cannot write {out}: Not a directory; give a folder that can be written" in capsys.readouterr().err
+    assert run(["export", str(tmp_path / "none.gguf"), "--to", str(out), "--quant", "Q4_0"]) == 1
+    assert f"there is no file {tmp_path / 'none.gguf'}" in capsys.readouterr().err
 
 
 # ---- vision ----------------------------------------------------------------------------------------------------------

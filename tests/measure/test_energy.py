@@ -12,22 +12,22 @@ def test_a_power_meter_log_is_integrated_between_the_ends_of_the_run(tmp_path: P
     log = tmp_path / "meter.csv"
     log.write_text("seconds,watts\n100,10\n110,20\n120,20\n130,0\n")
     # 105 to 110 s: from 15 to 20 W = 87.5 J; 110 to 120 s: 200 J; 120 to 125 s: from 20 to 10 W = 75 J
-    assert energy.joules_of_csv(log, 105.0, 125.0) == pytest.approx(362.5)
+    read = energy.read_power_log(log)
+    assert read.joules(105.0, 125.0) == pytest.approx(362.5)
+    assert read.covers(100.0, 130.0) and not read.covers(99.0, 130.0) and not read.covers(100.0, 131.0)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("a,b\n1,2\n", "needs a header line 'seconds,watts'"),
-        ("seconds,watts\n1,x\n", "needs a header line"),
-        ("seconds,watts\n0,1\n5,1\n", "does not cover the run"),
-        ("", "does not cover the run"),
-    ],
-)
-def test_a_log_that_cannot_be_used(content: str, message: str, tmp_path: Path) -> None:
+def test_a_meter_that_has_just_begun_covers_nothing(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("seconds,watts\n")
+    log = energy.read_power_log(tmp_path / "m.csv")
+    assert not log.covers(1.0, 2.0) and log.span == "nothing"
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "seconds,watts\n1,x\n", "seconds,watts\n1\n", ""])
+def test_a_log_that_cannot_be_used(content: str, tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(content)
-    with pytest.raises(DataError, match=message):
-        energy.joules_of_csv(tmp_path / "m.csv", 1.0, 10.0)
+    with pytest.raises(DataError, match="needs a header line 'seconds,watts'"):
+        energy.read_power_log(tmp_path / "m.csv")
 
 
 def test_rapl_is_read_and_a_counter_that_wraps_loses_one_interval(

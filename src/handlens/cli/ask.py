@@ -99,6 +99,8 @@ def ask(
         click.echo(f"{answerer.info.name}: {answerer.info.notice}", err=True)
     if show:
         _show(sights)
+        if answerer.info.settings:
+            click.echo(f"settings of `handlens tune`: {answerer.info.settings}", err=True)
     if picture:
         _draw(shown, seen, picture)
     tokens, first_word = [], 0.0
@@ -282,6 +284,7 @@ def _report(
         "answer": "",
         "ended": "",
         "model": answerer.info.name,
+        "settings": answerer.info.settings,
         "images": [sight_to_json(sight) for sight in sights],
         "tokens": [{"text": token.text, "id": token.id, "logprob": round(token.logprob, 6)} for token in tokens],
         "timings": {station: round(seconds, 4) for station, seconds in timings.items()},

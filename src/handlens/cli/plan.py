@@ -56,11 +56,12 @@ def plan(
         raise SettingError("--run needs a bundle with weights and this machine; leave it out to predict only")
     known = history.recall(processor_name()) if target.is_measured else []
     factors = history.corrections(known, geometry.name)
+    setup = _setup(geometry)
     made = make_plan(
-        geometry, target, _size(image), setup=_setup(geometry), max_slices=max_slices, answer_tokens=answer, keep=keep,
+        geometry, target, _size(image), setup=setup, max_slices=max_slices, answer_tokens=answer, keep=keep,
         corrections=factors,
     )  # fmt: skip
-    report: dict[str, Any] = made.to_json()
+    report: dict[str, Any] = made.to_json() | {"settings": setup.to_json(changed_only=True)}
     if target.is_measured:
         report["own_error"] = history.own_error(known)
     if not as_json:
@@ -74,7 +75,7 @@ def plan(
 
 
 def show(made: "Plan", geometry: "Geometry", device: "Device", report: dict[str, Any]) -> None:
-    """Print the plan as a table."""
+    """Print what it is for, then the plan as a table."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -83,14 +84,18 @@ def show(made: "Plan", geometry: "Geometry", device: "Device", report: dict[str,
 
     title = (
         f"{geometry.name} ({geometry.vision_kind} vision {human(geometry.vision_bytes)}, {geometry.language_kind} "
-        f"language {human(geometry.language_bytes)}) on {device.name}: {made.num_slices} slices, "
+        f"language {human(geometry.language_bytes)}) on {device.name}: {_slices(made.num_slices)}, "
         f"{made.prompt_tokens} prompt tokens"
     )
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    click.echo(title)
+    if report["settings"]:
+        told = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
+        click.echo(f"settings of `handlens tune`: {told}")
+    table = Table(box=box.SIMPLE_HEAD)
     for name in ("phase", "peak memory", "seconds"):
         table.add_column(name, justify="left" if name == "phase" else "right")
     for phase in made.phases:
-        name = f"encode {made.num_slices} slices" if phase.name == "encode" else phase.name
+        name = f"encode {_slices(made.num_slices)}" if phase.name == "encode" else phase.name
         name = f"decode {made.answer_tokens} tokens" if phase.name == "decode" else name
         table.add_row(name, human(phase.peak_bytes), f"{phase.seconds:.2f}")
     console = Console()
@@ -127,6 +132,10 @@ def show_measured(comparison: dict[str, Any]) -> None:
             f"{predicted['seconds']:.2f}", f"{measured['seconds']:.2f}", f"{row['seconds_error']:+.0%}",
         )  # fmt: skip
     Console().print(table)
+
+
+def _slices(count: int) -> str:
+    return f"{count} slice" if count == 1 else f"{count} slices"
 
 
 def _size(image: str) -> tuple[int, int]:

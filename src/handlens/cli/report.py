@@ -40,7 +40,7 @@ def report(
     from handlens.cli.progress import progress_bar
     from handlens.errors import SettingError
     from handlens.measure.report import measure_report, read_report
-    from handlens.measure.report_page import page
+    from handlens.measure.report_page import name_records, page, ratio_of
     from handlens.measure.trial import parse_size
 
     for file in (out, page_file):
@@ -59,18 +59,24 @@ def report(
         out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         click.echo(f"wrote {out}", err=True)
     if page_file is not None:
-        page_file.write_text(page(records), encoding="utf-8")
+        page_file.write_text(page(records, [file.name for file in compare or ()]), encoding="utf-8")
         click.echo(f"wrote {page_file}", err=True)
     if as_json:
         click.echo(json.dumps(records[0] if len(records) == 1 else records, ensure_ascii=False))
         return
-    for record in records:
+    for record, name in zip(records, name_records(records, [file.name for file in compare or ()]), strict=True):
         found, energy = record["summary"], record["energy"]
         joules = energy["joules_per_picture"]
         spent = "energy not measurable here" if joules is None else f"{joules:.1f} J per picture ({energy['method']})"
         click.echo(
-            f"{record['model']} on {record['processor']}: {found['pictures_per_hour']:.0f} pictures per hour, "
+            f"{name}: {found['pictures_per_hour']:.0f} pictures per hour, "
             f"{found['sustained_tokens_per_second']:.1f} tokens/s, first word {found['cold_first_word_seconds']:.2f} s "
             f"cold and {found['warm_first_word_seconds']:.2f} s warm; late over early {found['late_over_early']:.2f}; "
             f"{spent}"
         )
+    if len(records) == 2:
+        first, second = (record["summary"] for record in records)
+        shown = (("pictures per hour", "pictures_per_hour"), ("tokens/s", "sustained_tokens_per_second"),
+                 ("first word, warm,", "warm_first_word_seconds"))  # fmt: skip
+        ratios = [f"{label} {ratio_of(first[key], second[key])}" for label, key in shown]
+        click.echo(f"second over first: {', '.join(ratios)}")

@@ -1,7 +1,6 @@
 """``handlens tune``: find the settings that suit this machine, and use them from then on."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,32 +41,30 @@ def tune(
     from handlens.errors import SettingError
     from handlens.measure.geometry import geometry_for
     from handlens.measure.goal import parse_goal
-    from handlens.measure.trial import parse_size
-    from handlens.measure.tune import Tuner, space_of
+    from handlens.measure.trial import Job, parse_size
+    from handlens.measure.tune import Tuner, decide, space_of
 
     wanted, size = parse_goal(goal), parse_size(image)
     if picture is not None and (picture.suffix != ".svg" or not picture.resolve().parent.is_dir()):
         raise SettingError(f"cannot write {picture}: give a file that ends with .svg in a folder that exists")
     geometry = geometry_for(model)
-    if geometry.folder is None:
+    folder = geometry.folder
+    if folder is None:
         raise SettingError(f"tune measures, so it needs weights; '{model}' is only a name; give a bundle")
     tuner = Tuner(
-        geometry.folder, space_of(geometry.folder), size, geometry.language.width,
+        folder, space_of(folder), size, geometry.language.width,
         say=lambda line: click.echo(f"tried {line}", err=True),
     )  # fmt: skip
     found = tuner.search(wanted, limit_seconds=60 * minutes, exhaustive=exhaustive)
-    checked = _check(found, geometry.folder, size)
-    if (checked["speedup"] or 1) < 1 and found.default.keeps(wanted) and found.default.quality >= found.best.quality:
-        found = replace(found, best=found.default)  # run in turns, the defaults were no slower
-        checked["speedup"] = 1.0
-    report = _report(found, checked)
     if not found.best.keeps(wanted):
         _complain(found)
+    found, checked = decide(found, lambda setup: Job(bundle=folder, setup=setup, images=(size,), max_tokens=16))
+    report = _report(found, checked)
     if not no_save:
         from handlens.engine.setup import save_profile
 
         facts = {key: report[key] for key in ("goal", "best", "default", "speedup")}
-        report["profile"] = str(save_profile(geometry.folder, found.best.setup, facts))
+        report["profile"] = str(save_profile(folder, found.best.setup, facts))
     if picture is not None:
         picture.write_text(draw(found), encoding="utf-8")
         click.echo(f"wrote {picture}", err=True)
@@ -87,24 +84,6 @@ def _complain(found: "Found") -> None:
         f"{best.first_word_seconds:.1f} s, {best.tokens_per_second:.1f} tokens/s, {human(best.peak_bytes)}; "
         "no profile was written; ask for less, or give fewer slices or a smaller quantisation"
     )
-
-
-def _check(found: "Found", folder: Path, size: tuple[int, int]) -> dict[str, Any]:
-    """Run best and default whole, in turns, and return the ratio of their medians."""
-    import statistics
-
-    from handlens.measure.trial import Job, run_trial
-
-    times: dict[str, list[float]] = {"best": [], "default": []}
-    for _ in range(3):
-        for name, option in (("best", found.best), ("default", found.default)):
-            trial = run_trial(Job(bundle=folder, setup=option.setup, images=(size,), max_tokens=16))
-            if trial.figures is not None:
-                times[name].append(trial.first_word_seconds + 64 / trial.tokens_per_second)
-    if not all(times.values()):
-        return {"speedup": None}
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return {"speedup": round(medians["default"] / medians["best"], 3), "answer_seconds": medians}
 
 
 def _report(found: "Found", checked: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +124,9 @@ def show(found: "Found", report: dict[str, Any]) -> None:
     for trial in found.failed:
         console.print(f"  {trial.setup.describe()}: {trial.trouble}")
     console.print(f"chosen for '{found.goal.text}': {found.best.setup.describe()}")
-    if report["speedup"]:
+    if report["speedup"] and found.best.setup == found.default.setup:
+        console.print("the defaults stay: run whole and in turns, nothing that was found is faster")
+    elif report["speedup"]:
         console.print(f"a whole answer is {report['speedup']:.2f} times as fast as with the defaults (run in turns)")
     if "profile" in report:
         console.print(f"profile: {report['profile']}")
@@ -155,11 +136,16 @@ def draw(found: "Found") -> str:
     """Return the options as a chart: first word against memory; the front and the choice stand out."""
     from handlens.measure.charts import Series, chart
 
-    def series(name: str, options: "list[Option]") -> Series:
+    def series(name: str, options: "list[Option]", *, is_ring: bool = False) -> Series:
         points = [(option.first_word_seconds, option.peak_bytes / 1e6) for option in options]
         labels = [f"{option.setup.describe()}: {option.tokens_per_second:.1f} tokens/s" for option in options]
-        return Series(name=name, points=points, labels=labels)
+        return Series(name=name, points=points, labels=labels, is_ring=is_ring)
 
-    kinds = [series("tried", list(found.options)), series("front", found.front), series("default", [found.default]),
-             series("chosen", [found.best])]  # fmt: skip
+    front = found.front
+    beaten = [option for option in found.options if option not in front]
+    default, best = (f"{name}: {option.setup.describe()}" for name, option in
+                     (("ring, default", found.default), ("ring, chosen", found.best)))  # fmt: skip
+    kinds = [series("beaten by another", beaten), series("what no other beats", front),
+             series(default.removesuffix(": defaults"), [found.default], is_ring=True),
+             series(best, [found.best], is_ring=True)]  # fmt: skip
     return chart(f"tune: {found.goal.text}", "seconds to the first word", "peak memory, MB", kinds)

@@ -409,8 +409,10 @@ def open_bundle(
         check_room(file.stat().st_size, f"the language half {language_file}")
         return LlamaCppLanguage(file, room, threads=threads, setup=setup)
 
+    quantisation = language_file.removeprefix("language-").removesuffix(".gguf")
+    settings = setup.describe() if setup != Setup() else ""
     return Lens(
-        dataclasses.replace(bundle.info, quantisation=language_file.removeprefix("language-").removesuffix(".gguf")),
+        dataclasses.replace(bundle.info, quantisation=quantisation, settings=settings),
         bundle.family,
         Tokenizer.from_file(bundle.file("tokenizer.json")),
         open_vision,

@@ -134,4 +134,5 @@ def processor_name() -> str:
         name = next((line.partition(":")[2].strip() for line in lines if line.lower().startswith("model name")), "")
     except OSError:
         pass
-    return f"{name or platform.processor() or platform.machine()} ({physical_cores()} cores)"
+    cores = physical_cores()
+    return f"{name or platform.processor() or platform.machine()} ({cores} {'core' if cores == 1 else 'cores'})"

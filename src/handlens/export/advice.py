@@ -14,6 +14,8 @@ SURE = 0.05
 """Two-sided p below which a difference is taken for real."""
 CLEAR = 0.01
 """Mean divergence, nats: about one likeliest token in a hundred changes."""
+TELLING = 5.0
+"""Points of 100; where a larger loss is still possible, the questions were too few."""
 LARGE = 0.1
 
 
@@ -26,11 +28,15 @@ def advise(quant: str, tasks: "Sequence[TaskLoss]", groups: "Sequence[GroupLoss]
         names = ", ".join(f"{task.task} {task.gap.value:+.1f} points (p {task.gap.p:.2g})" for task in lost)
         words.append(f"{quant} loses on {names}.")
     else:
-        low = whole.gap.interval.low
-        words.append(
-            f"On {whole.count} questions {quant} is not measurably worse than full precision "
-            f"({whole.gap.value:+.1f} points, 95 % interval from {low:+.1f})."
-        )
+        interval = whole.gap.interval
+        found = f"{whole.gap.value:+.1f} points, 95 % interval from {interval.low:+.1f} to {interval.high:+.1f}"
+        if interval.low > -TELLING:
+            words.append(f"On {whole.count} questions {quant} is not measurably worse than full precision ({found}).")
+        else:
+            words.append(
+                f"{whole.count} questions are too few to tell what {quant} loses ({found}, p {whole.gap.p:.2g}); "
+                "--questions asks more."
+            )
     judged = [group for group in groups if group.divergence is not None]
     if judged:
         worst = max(judged, key=lambda group: group.divergence or 0.0)
@@ -48,7 +54,7 @@ def advise(quant: str, tasks: "Sequence[TaskLoss]", groups: "Sequence[GroupLoss]
                 f"against {here.num_bytes / 1e6:.2f} MB."
             )
         elif here:
-            words.append(f"Keep {quant}.")
+            words.append(f"Keep {quant}." if not lost else f"By the divergence {quant} is the one to keep.")
     elif here and here.divergence >= LARGE:
         words.append("No mix of few bits stays close to this model; keep it in F16 or BF16.")
     return " ".join(words)

@@ -245,10 +245,7 @@ def export_bundle(
         from handlens.measure.known import record_known
     except ModuleNotFoundError as cause:
         raise NeedsExtra(f"export ({cause.name} is missing)", "train") from None
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
+    unfinished = begin_folder(out)
     try:
         config = write_halves(
             model_folder, unfinished, quant=quant, vision=vision, name=name or out.stem, mmproj=mmproj,
@@ -265,6 +262,22 @@ def export_bundle(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return out
+
+
+def begin_folder(out: Path) -> Path:
+    """Return an empty folder beside ``out``, in which it is made before it appears whole.
+
+    Raises:
+        SettingError: nothing can be written there.
+    """
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as cause:
+        why = cause.strerror or cause
+        raise SettingError(f"cannot write {out}: {why}; give a folder that can be written") from None
+    return unfinished
 
 
 def _refuse_to_overwrite(out: Path) -> None:

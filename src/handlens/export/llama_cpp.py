@@ -5,7 +5,6 @@ its largest tensor. No torch.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from handlens.config import HandlensConfig
 from handlens.engine.mtmd import check_pair
 from handlens.errors import ModelError
-from handlens.export.bundle import MMPROJ
+from handlens.export.bundle import MMPROJ, begin_folder
 from handlens.export.gguf import check_kind, write_gguf
 from handlens.export.gguf_config import config_of_pair
 from handlens.export.importance import Importance
@@ -166,10 +165,7 @@ def export_gguf(
         raise ModelError(f"{out} exists and holds no GGUF model; give a new folder name")
     weights = TensorFolder.open(model_folder)
     tokenizer = model_folder / "tokenizer.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
+    unfinished = begin_folder(out)
     try:
         write_gguf(
             StoredRows(weights, "llm."),

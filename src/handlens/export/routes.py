@@ -4,19 +4,27 @@ Boundary: paths in, a path out; each way is a module of its own. Only torch weig
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from handlens.errors import ModelError, SettingError, did_you_mean
-from handlens.export.bundle import MANIFEST, VISIONS, Bundle, _replace, export_bundle, write_manifest
+from handlens.export.bundle import (
+    MANIFEST,
+    VISIONS,
+    Bundle,
+    _replace,
+    begin_folder,
+    export_bundle,
+    write_manifest,
+)
 from handlens.export.importance import Importance
 from handlens.export.llama_cpp import COPIED, export_gguf, is_gguf_folder
 from handlens.export.mixes import check_quant
 from handlens.export.quantise import quantise_gguf
 from handlens.export.stream import Progress
 from handlens.export.vision_variants import write_variant
+from handlens.measure.known import KNOWN, record_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +122,7 @@ def _from_bundle(model: Path, out: Path, wanted: Wanted, progress: Progress | No
         raise SettingError(
             f"{model} holds its vision half as {vision}; {wanted.vision} is made from fp32; leave out --vision"
         )
-    unfinished = _begin(out)
+    unfinished = begin_folder(out)
     try:
         language = f"language-{wanted.quant}.gguf"
         if bundle.language == language:
@@ -128,7 +136,7 @@ def _from_bundle(model: Path, out: Path, wanted: Wanted, progress: Progress | No
         else:
             write_variant(bundle.file(bundle.vision), unfinished, str(wanted.vision), bundle.config)
         for name in bundle.manifest["files"]:
-            if not name.endswith((".gguf", ".onnx", ".data")):
+            if not name.endswith((".gguf", ".onnx", ".data")) and name != KNOWN:
                 shutil.copyfile(bundle.file(name), unfinished / name)
         manifest = bundle.manifest
         write_manifest(
@@ -138,6 +146,7 @@ def _from_bundle(model: Path, out: Path, wanted: Wanted, progress: Progress | No
             licence=str(manifest.get("licence", "")),
             ledger=manifest.get("ledger"),
         )
+        record_known(unfinished)  # other weights, other answers
         _replace(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -152,7 +161,7 @@ def _from_folder(model: Path, out: Path, wanted: Wanted, progress: Progress | No
         raise ModelError(f"{model} has {len(languages)} language GGUF files; one is needed; give the path of one")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} exists; give a new folder name")
-    unfinished = _begin(out)
+    unfinished = begin_folder(out)
     try:
         _quantise(languages[0], unfinished / f"language-{wanted.quant}.gguf", wanted, progress)
         for file in [*(file for file in files if file not in languages), *(model / name for name in COPIED)]:
@@ -162,14 +171,6 @@ def _from_folder(model: Path, out: Path, wanted: Wanted, progress: Progress | No
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return out
-
-
-def _begin(out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    return unfinished
 
 
 def sizes_of(out: Path) -> dict[str, int]:

@@ -9,6 +9,9 @@ from html import escape
 
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 70, 16, 34, 44
+LEGEND_LINE = 18
+NARROWEST = 0.02
+"""An axis spans at least this share of its values, so that noise is not drawn as a difference."""
 COLOURS = ("#2a6fdb", "#d1495b", "#2f9e5b", "#b07aa1", "#e08a1e")
 
 
@@ -21,10 +24,16 @@ class Series:
     labels: Sequence[str] = ()
     """Shown when a point is touched."""
     is_line: bool = False
+    is_ring: bool = False
+    """Rings stand around points of other kinds."""
 
 
 def chart(title: str, x_name: str, y_name: str, series: Sequence[Series]) -> str:
-    """Return one chart; axes begin at zero where all values are positive and near it."""
+    """Return one chart; axes begin at zero where all values are positive and near it.
+
+    Several series get a legend below the chart, a line each, so that long names are read whole.
+    """
+    height = HEIGHT + (LEGEND_LINE * len(series) if len(series) > 1 else 0)
     points = [point for one in series for point in one.points]
     x_low, x_high = _range([x for x, _ in points])
     y_low, y_high = _range([y for _, y in points])
@@ -36,7 +45,7 @@ def chart(title: str, x_name: str, y_name: str, series: Sequence[Series]) -> str
 
     parts = [
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
             f'aria-label="{escape(title, quote=True)}" font-family="sans-serif" font-size="12" fill="currentColor">'
         ),
         f'<text x="{LEFT}" y="18" font-size="14" font-weight="bold">{escape(title)}</text>',
@@ -63,13 +72,14 @@ def chart(title: str, x_name: str, y_name: str, series: Sequence[Series]) -> str
         else:
             for place_number, (x, y) in enumerate(placed):
                 label = one.labels[place_number] if place_number < len(one.labels) else one.name
-                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}" fill-opacity="0.75">'
-                             f"<title>{escape(label)}</title></circle>")  # fmt: skip
+                look = f'r="8" fill="none" stroke="{colour}" stroke-width="2"' if one.is_ring else (
+                    f'r="4" fill="{colour}" fill-opacity="0.75"'
+                )  # fmt: skip
+                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}><title>{escape(label)}</title></circle>')
         if len(series) > 1:
-            x = WIDTH - RIGHT - 150
-            y = TOP + 4 + 16 * number
-            parts.append(f'<rect x="{x}" y="{y - 9}" width="10" height="10" fill="{colour}"/>'
-                         f'<text x="{x + 15}" y="{y}">{escape(one.name)}</text>')  # fmt: skip
+            y = HEIGHT + 10 + LEGEND_LINE * number
+            parts.append(f'<rect x="{LEFT}" y="{y - 9}" width="10" height="10" fill="{colour}"/>'
+                         f'<text x="{LEFT + 15}" y="{y}">{escape(one.name)}</text>')  # fmt: skip
     return "\n".join([*parts, "</svg>"])
 
 
@@ -78,7 +88,8 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if 0 <= low < 0.6 * high:
         low = 0.0
-    pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    is_narrow = high - low < NARROWEST * abs(high)
+    pad = abs(high) * 0.1 if is_narrow else (high - low) * 0.06 or 1.0
     return (low if low == 0 else low - pad), high + pad
 
 

@@ -162,7 +162,7 @@ def measure_device() -> Device:
     from handlens.engine.setup import processor_name
 
     return Device(
-        name="this",
+        name="this machine",
         cores=physical_cores(),
         memory_bytes=total_bytes(),
         read_bytes_per_second=measure_bandwidth(physical_cores()),

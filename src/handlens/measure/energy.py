@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from handlens.errors import DataError
 
 NOT_MEASURABLE = "not measurable here"
@@ -81,29 +83,50 @@ def find_meter() -> Meter:
     return Meter(method=NOT_MEASURABLE)
 
 
-def joules_of_csv(file: Path, begin_seconds: float, end_seconds: float) -> float:
-    """Return the joules that a power meter logged between two times.
+@dataclass(frozen=True, kw_only=True)
+class PowerLog:
+    """What a power meter logged; watts are joined by straight lines."""
 
-    The file has a header with ``seconds`` (Unix time) and ``watts``; watts are joined by straight lines.
+    name: str
+    seconds: np.ndarray
+    """Unix time, rising."""
+    watts: np.ndarray
+
+    def covers(self, begin_seconds: float, end_seconds: float) -> bool:
+        """True when the log reaches over both times."""
+        return len(self.seconds) > 1 and bool(self.seconds[0] <= begin_seconds and end_seconds <= self.seconds[-1])
+
+    @property
+    def span(self) -> str:
+        """First and last time, in words."""
+        return f"{self.seconds[0]:.0f} to {self.seconds[-1]:.0f} s" if len(self.seconds) else "nothing"
+
+    def joules(self, begin_seconds: float, end_seconds: float) -> float:
+        """Return the joules between two times, both covered."""
+        ends = [begin_seconds, end_seconds]
+        grid = np.unique(np.clip(np.concatenate([self.seconds, ends]), begin_seconds, end_seconds))
+        return float(np.trapezoid(np.interp(grid, self.seconds, self.watts), grid))
+
+
+def read_power_log(file: Path) -> PowerLog:
+    """Read a CSV file with a header that names ``seconds`` (Unix time) and ``watts``; a meter may have begun just now.
 
     Raises:
-        DataError: the file has no such columns, or does not cover the time.
+        DataError: the file cannot be read, or has no such columns.
     """
     try:
         with file.open(encoding="utf-8", newline="") as stream:
-            rows = [(float(row["seconds"]), float(row["watts"])) for row in csv.DictReader(stream)]
+            table = csv.DictReader(stream)
+            rows = sorted((float(row["seconds"]), float(row["watts"])) for row in table)
+            is_log = {"seconds", "watts"} <= set(table.fieldnames or ())
     except OSError as cause:
         raise DataError(f"cannot read {file}: {cause.strerror or cause}") from None
     except (KeyError, ValueError, TypeError):
-        raise DataError(f"{file} needs a header line 'seconds,watts' and numbers below it") from None
-    rows.sort()
-    if len(rows) < 2 or rows[0][0] > begin_seconds or rows[-1][0] < end_seconds:
-        raise DataError(f"{file} does not cover the run ({begin_seconds:.0f} to {end_seconds:.0f} s); log all of it")
-    import numpy as np
-
-    times, watts = np.array(rows).T
-    grid = np.unique(np.clip(np.concatenate([times, [begin_seconds, end_seconds]]), begin_seconds, end_seconds))
-    return float(np.trapezoid(np.interp(grid, times, watts), grid))
+        is_log = False
+    if not is_log:
+        raise DataError(f"{file} needs a header line 'seconds,watts' and numbers below it")
+    seconds, watts = np.array(rows, dtype=np.float64).reshape(-1, 2).T
+    return PowerLog(name=file.name, seconds=seconds, watts=watts)
 
 
 def _rapl_joules() -> float | None:

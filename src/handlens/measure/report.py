@@ -14,13 +14,20 @@ from typing import Any
 
 from handlens.core.images import Picture
 from handlens.engine import memory
+from handlens.engine.say import say_once
 from handlens.errors import DataError
-from handlens.measure.energy import NOT_MEASURABLE, Meter, find_meter, frequency_megahertz, joules_of_csv
+from handlens.measure.energy import NOT_MEASURABLE, Meter, find_meter, frequency_megahertz, read_power_log
 from handlens.measure.energy import temperature_celsius as temperature
 from handlens.measure.trial import QUESTION
 
 SCHEMA = "handlens.report/1"
 SAMPLE_SECONDS = 1.0
+PARTS = ("model", "quantisation", "processor", "picture", "answers", "samples", "memory", "energy", "summary")
+SUMMARY = (
+    "pictures", "pictures_per_hour", "sustained_tokens_per_second", "tokens_per_second_spread",
+    "cold_first_word_seconds", "warm_first_word_seconds", "warm_first_word_spread", "late_over_early",
+)  # fmt: skip
+"""What a page and a comparison read."""
 
 
 class Sampler(threading.Thread):
@@ -71,8 +78,12 @@ def measure_report(
         minutes: how long; at least one answer is given.
         size: of the drawn pictures, (width, height) in px; every one differs, so none is known.
         max_tokens: longest answer.
-        power_csv: log of a power meter that covers the run.
+        power_csv: log of a power meter, still being written while this runs. One that ends too early makes the energy
+            "not measurable here", and that is said; what was measured is kept.
         progress: is told the share that is done.
+
+    Raises:
+        DataError: the log of the power meter is none.
     """
     import handlens
     from handlens.core.chat import ask
@@ -80,26 +91,28 @@ def measure_report(
     from handlens.engine.setup import processor_name
 
     meter = find_meter()
+    if power_csv:
+        read_power_log(power_csv)  # a wrong file is told before the minutes
     lens = handlens.load(model, keep=True)
     sampler = Sampler(meter)
     answers: list[dict[str, Any]] = []
     began = time.time()
     sampler.start()
     end = time.monotonic() + 60 * minutes
-    phases: dict[str, int] = {}
+    peaks: dict[str, list[int]] = {"encode": [], "answer": []}
     try:
         while not answers or time.monotonic() < end:
             picture = _picture(size, len(answers))
             begin = time.monotonic()
             memory.reset_peak()
             seen = lens.see([picture])
-            phases["encode"] = max(phases.get("encode", 0), memory.peak_bytes())
+            peaks["encode"].append(memory.peak_bytes())
             memory.reset_peak()
             count, first = 0, 0.0
             for _ in lens.answer(ask(QUESTION), seen, Sampling(max_tokens=max_tokens)):
                 first = first or time.monotonic() - begin
                 count += 1
-            phases["answer"] = max(phases.get("answer", 0), memory.peak_bytes())
+            peaks["answer"].append(memory.peak_bytes())
             seconds = seen.seconds
             answers.append({
                 "at_seconds": round(begin - sampler.begin, 3), "first_word_seconds": round(first, 4), "tokens": count,
@@ -111,21 +124,48 @@ def measure_report(
     finally:
         sampler.stop()
         lens.close()
-    joules = joules_of_csv(power_csv, began, time.time()) if power_csv else sampler.rows[-1]["joules"]
-    method = f"power meter ({power_csv.name})" if power_csv else meter.method
+    method = _read_meter(power_csv, began, sampler.rows) if power_csv else meter.method
     return {
         "schema": SCHEMA,
         "model": lens.info.name,
         "quantisation": lens.info.quantisation,
+        "settings": lens.info.settings,
         "processor": processor_name(),
         "picture": {"size": list(size), "slices": seen.plans[0].num_slices},
         "minutes": minutes,
         "answers": answers,
         "samples": sampler.rows,
-        "memory": {"phases": [{"name": name, "peak_bytes": peak} for name, peak in phases.items()]},
-        "energy": _energy(joules, method, answers),
+        "memory": {
+            "phases": [
+                {
+                    "name": name,
+                    "peak_bytes": max(found),
+                    "cold_peak_bytes": found[0],
+                    "warm_peak_bytes": max(found[1:] or found),
+                }
+                for name, found in peaks.items()
+            ]
+        },
+        "energy": _energy(sampler.rows[-1]["joules"], method, answers),
         "summary": summarise(answers),
     }
+
+
+def _read_meter(file: Path, began_seconds: float, rows: Sequence[dict[str, float | None]]) -> str:
+    """Fill the joules of every sample from a power log; return the method."""
+    log = read_power_log(file)
+    end = began_seconds + float(rows[-1]["seconds"] or 0.0)
+    if not log.covers(began_seconds, end):
+        say_once(
+            f"{file} does not cover the run (Unix time {began_seconds:.0f} to {end:.0f} s, it has {log.span}), so the "
+            "energy is not known; let the meter log until the command has ended"
+        )
+        for row in rows:
+            row["joules"] = None
+        return NOT_MEASURABLE
+    for row in rows:
+        row["joules"] = round(log.joules(began_seconds, began_seconds + float(row["seconds"] or 0.0)), 3)
+    return f"power meter ({log.name})"
 
 
 def summarise(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -190,4 +230,8 @@ def read_report(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} is no report; write one with `handlens report MODEL --out {file}`") from None
     if schema != SCHEMA:
         raise DataError(f"{file} has schema '{schema}'; this release reads '{SCHEMA}'")
+    missing = [name for name in PARTS if name not in record]
+    missing += [f"summary.{name}" for name in SUMMARY if name not in record.get("summary", {})]
+    if missing:
+        raise DataError(f"{file} lacks {', '.join(missing)}; write it again with `handlens report`")
     return record

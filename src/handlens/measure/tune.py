@@ -5,6 +5,7 @@ a whole configuration costs the sum of its seconds and the larger of its peaks. 
 a sum. Inside the language half one setting is changed at a time, from the best so far, until nothing improves.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ ANSWER_TOKENS = 64
 PATIENCE = 4.0
 """A trial may take this many times the best one of its half, and a little more."""
 GRACE_SECONDS = 20.0
+CLOSE, NUM_RIVALS = 1.1, 2
+"""So much slower than the best in one run, a configuration can still be the best; so many get a second look."""
 VISION_FIELDS = ("provider", "vision", "vision_threads")
 
 
@@ -83,6 +86,9 @@ class Space:
     visions: tuple[str, ...]
     languages: tuple[str, ...]
     threads: tuple[int, ...]
+    """0 stands for the free cores, as in ``Setup``."""
+    free_cores: int = 0
+    """What 0 means here."""
     micro_batches: tuple[int, ...] = (256, 512, 128)
     attention: tuple[tuple[bool, str], ...] = ((False, "auto"), (True, "auto"), (True, "q8_0"))
     layouts: tuple[tuple[bool | None, bool], ...] = ((None, True), (True, False), (False, False))
@@ -122,7 +128,8 @@ def space_of(folder: Path) -> Space:
     bundle = Bundle.open(folder)
     names = sorted(bundle.manifest["files"])
     cores = physical_cores()
-    counts = {cores, count_free_cores(), max(1, cores // 2), 1}
+    free = count_free_cores()
+    counts = sorted({cores, free, max(1, cores // 2), 1}, reverse=True)
 
     def files(start: str, end: str, own: str) -> tuple[str, ...]:
         """The bundle's own file is "", as in ``Setup``, and comes first."""
@@ -133,7 +140,8 @@ def space_of(folder: Path) -> Space:
         providers=tuple(available_providers()),
         visions=files("vision", ".onnx", bundle.vision),
         languages=files("language", ".gguf", bundle.language),
-        threads=tuple(sorted(counts, reverse=True)),
+        threads=tuple(0 if count == free else count for count in counts),
+        free_cores=free,
     )
 
 
@@ -153,6 +161,27 @@ class Found:
     def front(self) -> list[Option]:
         """The options that no other beats in everything, fastest first word first."""
         return sorted(pareto(self.options), key=lambda option: option.first_word_seconds)
+
+    @property
+    def finalists(self) -> list[Option]:
+        """The best, what one run cannot tell from it, and the defaults where they would do; whole runs decide."""
+        best = self.best
+        close = [
+            option
+            for option in sorted(self.options, key=lambda option: option.order(self.goal))
+            if option.setup != best.setup
+            and option.keeps(self.goal) == best.keeps(self.goal)
+            and (option.quality == best.quality or not self.goal.prefers_quality)
+            and option.answer_seconds <= CLOSE * best.answer_seconds
+        ]
+        rivals = [best, *close[:NUM_RIVALS]]
+        return rivals if self.default in rivals else [*rivals, self.default]
+
+    def may_win(self, option: Option) -> bool:
+        """True for a finalist that keeps the goal as the best does, with no less quality where that is wanted."""
+        return (option.keeps(self.goal) or not self.best.keeps(self.goal)) and (
+            option.quality >= self.best.quality or not self.goal.prefers_quality
+        )
 
 
 Runner = Callable[[Job], Trial]
@@ -198,8 +227,11 @@ class Tuner:
         from handlens.measure.trial import require
 
         begin = time.monotonic()
-        require(self.try_vision(Setup()))
-        require(self.try_language(Setup()))
+        for _ in range(2):  # the first run reads the files from the disk
+            self.visions.clear()
+            self.languages.clear()
+            require(self.try_vision(Setup()))
+            require(self.try_language(Setup()))
         for setup in self.space.vision_setups():
             if self._is_hopeless(setup):
                 continue
@@ -221,14 +253,17 @@ class Tuner:
         """Encode a few slices with one configuration, once."""
         if setup not in self.visions:
             job = Job(bundle=self.folder, setup=setup, images=(self.size,), parts=("vision",), max_encoded=3)
-            self._record(self.visions, setup, job)
+            self._record(self.visions, setup, job, lambda trial: f"{trial.seconds_per_slice:.3f} s a slice")
         return self.visions.get(setup) or self.failed[-1]
 
     def try_language(self, setup: Setup) -> Trial:
         """Read a prompt and say a few tokens with one configuration, once."""
         if setup not in self.languages:
             job = Job(bundle=self.folder, setup=setup, images=(self.size,), parts=("language",), width=self.width)
-            self._record(self.languages, setup, job)
+            self._record(
+                self.languages, setup, job,
+                lambda trial: f"prompt {trial.prefill_seconds:.2f} s, {trial.tokens_per_second:.1f} tokens/s",
+            )  # fmt: skip
         return self.languages.get(setup) or self.failed[-1]
 
     def options(self) -> list[Option]:
@@ -266,29 +301,31 @@ class Tuner:
                    for setup, trial in self.languages.items()]  # fmt: skip
         return min(options, key=lambda pair: pair[0].order(goal))[1]
 
-    def _record(self, known: dict[Setup, Trial], setup: Setup, job: Job) -> None:
+    def _record(self, known: dict[Setup, Trial], setup: Setup, job: Job, tell: Callable[[Trial], str]) -> None:
         times = [trial.first_word_seconds for trial in known.values()]
         limit = PATIENCE * min(times) + GRACE_SECONDS if times else 600.0
         trial = self.run(replace(job, limit_seconds=limit))
         self.num_trials += 1
         if trial.figures is None:
             self.failed.append(trial)
-            self.say(f"{setup.describe()}: {trial.trouble}")
         else:
             known[setup] = trial
-            self.say(f"{setup.describe()}: {trial.first_word_seconds:.2f} s, {trial.tokens_per_second:.1f} tokens/s")
+        self.say(f"{job.parts[0]}, {setup.describe()}: {trial.trouble if trial.figures is None else tell(trial)}")
 
     def _is_hopeless(self, setup: Setup) -> bool:
         """True when fewer threads cannot help: more of them with the same file were not slower than still more."""
         rivals = sorted(
             (
-                (other.vision_threads, trial.seconds_per_slice)
+                (self._count(other), trial.seconds_per_slice)
                 for other, trial in self.visions.items()
-                if (other.provider, other.vision) == (setup.provider, setup.vision) and other.vision_threads
+                if (other.provider, other.vision) == (setup.provider, setup.vision) and self._count(other)
             ),
             reverse=True,
         )
-        return len(rivals) >= 2 and rivals[0][1] < rivals[1][1] and setup.vision_threads < rivals[1][0]
+        return len(rivals) >= 2 and rivals[0][1] < rivals[1][1] and self._count(setup) < rivals[1][0]
+
+    def _count(self, setup: Setup) -> int:
+        return setup.vision_threads or self.space.free_cores
 
     def _rank(self, setup: Setup) -> int:
         quant = (setup.language or self.own_language).removeprefix("language-").removesuffix(".gguf")
@@ -300,12 +337,52 @@ class Tuner:
         return 0 if "int8" in name else 2 if name == "vision.onnx" else 1
 
 
+def decide(
+    found: Found, job_of: Callable[[Setup], Job], *, run: Runner = run_trial, rounds: int = 3
+) -> tuple[Found, dict[str, Any]]:
+    """Run the finalists whole, in turns; return what was found with the best of them, and its gain.
+
+    The defaults stay where no median beats their fastest run.
+
+    Args:
+        found: by a search.
+        job_of: the job of a whole run, vision and language, of a configuration.
+        run: runs it.
+        rounds: of each finalist.
+
+    Returns:
+        What was found, and ``speedup`` (default over best, medians of ``answer_seconds``); None where a run failed.
+    """
+    finalists = found.finalists
+    times: dict[Setup, list[float]] = {option.setup: [] for option in finalists}
+    for _ in range(rounds):
+        for option in finalists:
+            trial = run(job_of(option.setup))
+            if trial.figures is not None:
+                times[option.setup].append(trial.first_word_seconds + ANSWER_TOKENS / trial.tokens_per_second)
+    medians = {setup: statistics.median(values) for setup, values in times.items() if len(values) == rounds}
+    able = [option for option in finalists if found.may_win(option) and option.setup in medians]
+    default = found.default
+    if default.setup not in medians or not able:
+        return found, {"speedup": None}
+    best = min(able, key=lambda option: medians[option.setup])
+    is_like = best.quality <= default.quality and default in able
+    best = default if is_like and medians[best.setup] >= min(times[default.setup]) else best
+    seconds = {"best": medians[best.setup], "default": medians[default.setup]}
+    speedup = round(seconds["default"] / seconds["best"], 3)
+    return replace(found, best=best), {"speedup": speedup, "answer_seconds": seconds}
+
+
 def pareto(options: Sequence[Option]) -> list[Option]:
-    """Return the options that no other is at least as good as in everything and better in something."""
+    """Return the options that no other is at least as good as in everything and better in something.
+
+    Three digits count: the fourth of a measured time or peak is noise.
+    """
 
     def costs(option: Option) -> tuple[float, ...]:
         ranks = tuple(float(-rank) for rank in option.quality)
-        return (option.first_word_seconds, -option.tokens_per_second, float(option.peak_bytes), *ranks)
+        figures = (option.first_word_seconds, -option.tokens_per_second, option.peak_bytes)
+        return (*(float(f"{figure:.3g}") for figure in figures), *ranks)
 
     rows = [(costs(option), option) for option in options]
     return [

@@ -7,7 +7,6 @@ measured on it; its answers mean nothing.
 
 import functools
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from handlens.config import HandlensConfig
 from handlens.engine.llama import ROW_BLOCKS, quantise_rows
 from handlens.errors import ModelError, NeedsExtra
-from handlens.export.bundle import MMPROJ, VISIONS, _replace, write_manifest
+from handlens.export.bundle import MMPROJ, VISIONS, _replace, begin_folder, write_manifest
 from handlens.export.gguf import QUANTS, add_shape, check_kind, plan_tensors
 from handlens.export.mixes import check_quant
 from handlens.export.mmproj import VERSIONS, write_mmproj
@@ -69,9 +68,7 @@ def make_random(
     if out.exists():
         raise ModelError(f"{out} exists; remove it first, or give another name")
     family = family_named(config.family)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    unfinished.mkdir()
+    unfinished = begin_folder(out)
     try:
         tokenizer = write_random_vocabulary(unfinished / "tokenizer.json", config.language.vocab_size, family)
         _write_language(config, tokenizer, unfinished / f"language-{quant}.gguf", quant, seed, name, progress)

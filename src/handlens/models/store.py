@@ -79,6 +79,8 @@ def find_model(model: str | Path) -> Path:
         return Path(model)
     if Path(model).exists():
         raise ModelError(f"{model} is a file; give the folder of a model")
+    if str(model).endswith((".gguf", ".onnx", ".safetensors")):
+        raise ModelError(f"there is no file {model}; give the folder of a model, or a file that is there")
     pull = f"; `handlens models pull {model}` fetches it from Hugging Face" if str(model).count("/") == 1 else ""
     raise ModelError(f"unknown model '{model}'{did_you_mean(str(model), named)}; or give the path of a folder{pull}")
 
