@@ -64,6 +64,7 @@ def build_app(
         NeedsExtra: the web framework is not installed.
     """
     try:
+        import python_multipart  # noqa: F401  fastapi asks for it when the first form is added
         from fastapi import FastAPI
     except ModuleNotFoundError as cause:
         raise NeedsExtra(f"the server ({cause.name} is missing)", "serve") from None
