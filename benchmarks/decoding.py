@@ -17,9 +17,9 @@ import handlens
 from handlens.core.prompt import Prompt
 from handlens.core.sampling import Sampling, generate
 from handlens.core.tokenizer import TextStream, Tokenizer
+from handlens.engine.bundle import Bundle
 from handlens.engine.language import LlamaCppLanguage
 from handlens.engine.room import Room
-from handlens.export.bundle import Bundle
 
 PROMPT = 64
 

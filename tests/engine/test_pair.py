@@ -14,9 +14,9 @@ from handlens import PACKAGED, asking
 from handlens.cli.main import run
 from handlens.core.images import Picture
 from handlens.core.tokenizer import Tokenizer
+from handlens.engine.bundle import Bundle
 from handlens.engine.pair import open_pair, plan_of
 from handlens.errors import ModelError, SettingError
-from handlens.export.bundle import Bundle
 from handlens.export.gguf_tokenizer import read_tokenizer
 from handlens.export.llama_cpp import GgufFolder, export_gguf
 from handlens.verify.case import drawn_picture

@@ -7,9 +7,9 @@ import pytest
 
 from handlens import PACKAGED
 from handlens.engine import say
+from handlens.engine.bundle import Bundle
 from handlens.engine.vision import OnnxVision, available_providers
 from handlens.errors import ModelError
-from handlens.export.bundle import Bundle
 
 
 class Failing:

@@ -14,8 +14,9 @@ from handlens.core.chat import ask
 from handlens.core.images import Picture
 from handlens.core.sampling import Sampling
 from handlens.engine.answerer import open_bundle
+from handlens.engine.bundle import Bundle, fingerprint
 from handlens.errors import ModelError, NeedsExtra, SettingError
-from handlens.export.bundle import Bundle, export_bundle, fingerprint
+from handlens.export.bundle import export_bundle
 from handlens.export.verify import compare
 from handlens.model.checkpoint import load_config
 from handlens.model.halves import open_torch

@@ -11,7 +11,7 @@ from tests.export.tiny import summary
 from handlens.cli.main import run
 from handlens.core.images import Picture
 from handlens.engine.answerer import open_bundle
-from handlens.export.bundle import Bundle
+from handlens.engine.bundle import Bundle
 from handlens.export.quality import compare_quality, full_bundle, to_json
 from handlens.export.quality_page import render
 from handlens.export.vision_variants import agreement, calibration_feeds, quantise_static, write_variant

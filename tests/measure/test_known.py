@@ -8,8 +8,8 @@ import pytest
 
 from handlens import PACKAGED
 from handlens.cli.main import run
+from handlens.engine.bundle import Bundle
 from handlens.errors import ModelError
-from handlens.export.bundle import Bundle
 from handlens.measure.known import KNOWN, check_known, list_in_manifest, read_known
 from handlens.measure.routes import check_routes
 

@@ -24,8 +24,8 @@ from handlens.align.pairs import HowToPair, Pair, make_pairs, pair_from_json, pa
 from handlens.align.preferences import Preferences, reference_logprobs
 from handlens.align.sample import RULES, HowToSample, open_policy, sample, weights_of
 from handlens.core.tokenizer import Tokenizer
+from handlens.engine.bundle import sha256_of
 from handlens.errors import DataError, ModelError, SettingError, TrainingError
-from handlens.export.bundle import sha256_of
 from handlens.model import packing
 from handlens.model.checkpoint import load_config, load_weights, save_model
 from handlens.model.vlm import HandlensModel, build_model

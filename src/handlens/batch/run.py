@@ -219,7 +219,7 @@ def _journal_of(out: Path) -> Path:
 
 def _settings(request: Request) -> dict[str, Any]:
     """Return what decides an answer; how it is computed does not."""
-    from handlens.export.bundle import MANIFEST
+    from handlens.engine.bundle import MANIFEST
     from handlens.models.store import find_model
 
     fields = dataclasses.asdict(request)

@@ -156,7 +156,7 @@ def _summary(done: "Progress", out: Path) -> list[str]:
 
 def _notice(model: str) -> str:
     """Return what the maker of a bundle wants said with every answer."""
-    from handlens.export.bundle import MANIFEST, Bundle
+    from handlens.engine.bundle import MANIFEST, Bundle
     from handlens.models.store import find_model
 
     folder = find_model(model)

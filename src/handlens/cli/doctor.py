@@ -71,8 +71,8 @@ def _look(folder: Path, *, privacy: bool) -> Iterable["Check"]:
 
 
 def _record(folder: Path) -> int:
+    from handlens.engine.bundle import Bundle
     from handlens.errors import ModelError
-    from handlens.export.bundle import Bundle
     from handlens.measure.known import KNOWN, record_known
 
     Bundle.open(folder)

@@ -46,8 +46,8 @@ def npu(
     import itertools
 
     from handlens.engine.bucket import BucketVision, bucket_files, write_context
+    from handlens.engine.bundle import Bundle
     from handlens.errors import NeedsExtra
-    from handlens.export.bundle import Bundle
     from handlens.models.store import find_model
 
     try:

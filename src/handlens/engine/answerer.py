@@ -24,13 +24,13 @@ from handlens.core.prompt import Prompt, build_prompt
 from handlens.core.sampling import Sampling, generate, log_softmax
 from handlens.core.slicing import cut, plan_slices
 from handlens.core.tokenizer import AnyTokenizer, TextStream, Tokenizer
+from handlens.engine.bundle import Bundle
 from handlens.engine.lookup import LookAhead, Reader, may_look, most_guessed
 from handlens.engine.memory import give_back
 from handlens.engine.room import Room
 from handlens.engine.setup import Setup, load_profile
 from handlens.engine.visual_cache import VisualCache, cache_allowed, cache_folder
 from handlens.errors import SettingError, did_you_mean
-from handlens.export.bundle import Bundle
 from handlens.families import Family
 
 SCORED_TOGETHER = 8

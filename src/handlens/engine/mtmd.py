@@ -19,7 +19,7 @@ from handlens.engine.cores import count_free_cores
 from handlens.engine.gguf_header import read_header
 from handlens.errors import ModelError
 
-TEXT_CHUNK, IMAGE_CHUNK = 0, 1
+IMAGE_CHUNK = 1
 
 
 class MtmdParams(ctypes.Structure):
@@ -50,7 +50,9 @@ class InputText(ctypes.Structure):
     _fields_ = (("text", c_char_p), ("text_len", c_size_t), ("add_special", c_bool), ("parse_special", c_bool))
 
 
-DEFAULTS = {"use_gpu": True, "device": None, "print_timings": True, "n_threads": 4, "media_marker": b"<__media__>",
+MARKER = "<__media__>"
+"""Stands in a prompt where llama.cpp puts a picture."""
+DEFAULTS = {"use_gpu": True, "device": None, "print_timings": True, "n_threads": 4, "media_marker": MARKER.encode(),
             "flash_attn_type": -1, "warmup": True, "image_min_tokens": -1, "image_max_tokens": -1, "cb_eval": None,
             "batch_max_tokens": 1024, "progress_callback": None}  # fmt: skip
 """Values that the library itself fills in; fields from first to last, so a shifted layout shows."""
@@ -90,6 +92,21 @@ def library() -> ctypes.CDLL:
     return lib
 
 
+def make_bitmap(lib: ctypes.CDLL, image: Image.Image) -> int:
+    """Return llama.cpp's copy of a picture, to be freed with ``mtmd_bitmap_free``."""
+    pixels = np.ascontiguousarray(image.convert("RGB"), dtype=np.uint8)
+    bitmap: int = lib.mtmd_bitmap_init(image.width, image.height, pixels.ctypes.data_as(POINTER(c_ubyte)))
+    return bitmap
+
+
+def cut_prompt(lib: ctypes.CDLL, context: int, bitmap: int, prompt: str, chunks: int) -> int:
+    """Fill ``chunks`` with the parts of a prompt that shows one picture; return llama.cpp's code, 0 when all is well."""
+    data = prompt.encode()
+    text = InputText(text=data, text_len=len(data), add_special=False, parse_special=True)
+    code: int = lib.mtmd_tokenize(context, chunks, ctypes.byref(text), (c_void_p * 1)(bitmap), 1)
+    return code
+
+
 class MtmdVision:
     """Runs an ``mmproj`` file beside the language file that it belongs to.
 
@@ -103,7 +120,8 @@ class MtmdVision:
     """
 
     def __init__(self, mmproj: Path, language: Path, *, threads: int | None = None) -> None:
-        self._context = self._model = None
+        self._context: int | None = None
+        self._model: int | None = None
         check_pair(mmproj, language)
         self._lib = library()
         self._model = self._load(language)
@@ -129,15 +147,11 @@ class MtmdVision:
 
     def encode(self, image: Image.Image) -> list[Float32[np.ndarray, "queries dim"]]:
         """Return the visual tokens of every slice of a picture, in the order of llama.cpp: overview first."""
-        pixels = np.ascontiguousarray(image.convert("RGB"), dtype=np.uint8)
-        bitmap = self._lib.mtmd_bitmap_init(image.width, image.height, pixels.ctypes.data_as(POINTER(c_ubyte)))
+        assert self._context
+        bitmap = make_bitmap(self._lib, image)
         chunks = self._lib.mtmd_input_chunks_init()
         try:
-            marker = DEFAULTS["media_marker"]
-            assert isinstance(marker, bytes)
-            text = InputText(text=marker, text_len=len(marker), add_special=False, parse_special=True)
-            code = self._lib.mtmd_tokenize(self._context, chunks, ctypes.byref(text), (c_void_p * 1)(bitmap), 1)
-            if code:
+            if code := cut_prompt(self._lib, self._context, bitmap, MARKER, chunks):
                 raise ModelError(f"llama.cpp cannot slice a picture of {image.width}x{image.height} px: code {code}")
             return [self._encode_chunk(chunk) for chunk in self._image_chunks(chunks)]
         finally:

@@ -8,8 +8,9 @@ import math
 from pathlib import Path
 
 from handlens.config import HandlensConfig
+from handlens.engine.bundle import MMPROJ
 from handlens.errors import ModelError
-from handlens.export.bundle import MMPROJ, VISIONS
+from handlens.export.bundle import VISIONS
 from handlens.export.gguf import write_gguf
 from handlens.export.importance import Importance
 from handlens.export.llama_cpp import read_config

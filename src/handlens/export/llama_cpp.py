@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handlens.config import HandlensConfig
+from handlens.engine.bundle import MMPROJ
 from handlens.engine.mtmd import check_pair
 from handlens.errors import ModelError
-from handlens.export.bundle import MMPROJ, begin_folder
+from handlens.export.bundle import begin_folder
 from handlens.export.gguf import check_kind, write_gguf
 from handlens.export.gguf_config import config_of_pair
 from handlens.export.importance import Importance

@@ -154,7 +154,7 @@ def drawn_prompts(bundle: Path, count: int) -> Iterator[Float32[np.ndarray, "tok
     except ModuleNotFoundError as cause:
         raise NeedsExtra(f"drawing pictures ({cause.name} is missing)", "train") from None
     from handlens.core.images import Picture
-    from handlens.export.bundle import Bundle
+    from handlens.engine.bundle import Bundle
 
     lens = open_bundle(bundle, keep=True, profile=False)
     file = bundle / Bundle.open(bundle, verify=False).language
@@ -179,7 +179,7 @@ def importance_of_bundle(bundle: Path, *, count: int = 64, threads: int = 1) -> 
         NeedsExtra: the generators are not installed.
         ModelError: the bundle is not whole.
     """
-    from handlens.export.bundle import Bundle
+    from handlens.engine.bundle import Bundle
 
     file = bundle / Bundle.open(bundle, verify=False).language
     dataset = f"handlens: {count} drawn pictures with questions and answers"

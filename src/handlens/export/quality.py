@@ -18,6 +18,7 @@ from handlens.core.chat import ask
 from handlens.core.images import Picture
 from handlens.core.sampling import Sampling
 from handlens.engine.answerer import Lens, open_bundle
+from handlens.engine.bundle import MANIFEST, Bundle
 from handlens.engine.setup import Setup
 from handlens.errors import SettingError
 from handlens.eval.bench import suite_items
@@ -25,7 +26,7 @@ from handlens.eval.bench.rules import RULES
 from handlens.eval.stats import Difference, compare_units
 from handlens.eval.task import Item
 from handlens.export.advice import advise
-from handlens.export.bundle import MANIFEST, Bundle, export_bundle, write_manifest
+from handlens.export.bundle import export_bundle, write_manifest
 from handlens.export.groups import GroupLoss, MixLoss, Probe, judge_groups, judge_mixes
 from handlens.export.importance import Importance
 from handlens.export.routes import kind_of

@@ -8,16 +8,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from handlens.engine.bundle import MANIFEST, Bundle
 from handlens.errors import ModelError, SettingError, did_you_mean
-from handlens.export.bundle import (
-    MANIFEST,
-    VISIONS,
-    Bundle,
-    _replace,
-    begin_folder,
-    export_bundle,
-    write_manifest,
-)
+from handlens.export.bundle import VISIONS, _replace, begin_folder, export_bundle, write_manifest
 from handlens.export.importance import Importance
 from handlens.export.llama_cpp import COPIED, export_gguf, is_gguf_folder
 from handlens.export.mixes import check_quant

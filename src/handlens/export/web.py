@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from handlens.config import HandlensConfig
+from handlens.engine.bundle import Bundle
 from handlens.engine.llama import quantise_rows
 from handlens.errors import ModelError, SettingError
-from handlens.export.bundle import Bundle, _replace
+from handlens.export.bundle import _replace
 from handlens.export.onnx import write_vision
 from handlens.export.onnx_language import check_language, write_language
 from handlens.export.packed import PackedGraph, Storage

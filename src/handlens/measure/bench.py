@@ -49,7 +49,7 @@ def bench(
     Raises:
         ModelError: a run failed.
     """
-    from handlens.export.bundle import Bundle
+    from handlens.engine.bundle import Bundle
 
     assert geometry.folder is not None
     setup = setup or Setup()
@@ -209,7 +209,7 @@ def mmproj_of(folder: Path, given: Path | None) -> Iterator[Path]:
             f"{folder} has no mmproj*.gguf, which stock llama.cpp needs to see, and no model.safetensors to make one "
             "of; name one with --mmproj FILE"
         )
-    from handlens.export.bundle import Bundle
+    from handlens.engine.bundle import Bundle
     from handlens.export.mmproj import write_mmproj
     from handlens.export.tensor_file import read_tensors
 

@@ -69,7 +69,7 @@ def _open(job: dict[str, Any]) -> "tuple[Lens, list[Any]]":
 
 def _stock_prompt(lens: "Lens", job: dict[str, Any]) -> str:
     """Return the same prompt with llama.cpp's mark in the place of the picture."""
-    from handlens.measure.stock import MARKER
+    from handlens.engine.mtmd import MARKER
 
     template = lens.family.template
     system = template.system.format(text=template.default_system) if template.default_system is not None else ""

@@ -198,8 +198,8 @@ def _language_engine() -> Check:
 
 
 def _bundle(folder: Path) -> Check:
+    from handlens.engine.bundle import Bundle
     from handlens.engine.memory import human
-    from handlens.export.bundle import Bundle
 
     bundle = Bundle.open(folder)
     bundle.check()
@@ -217,8 +217,8 @@ def _bundle(folder: Path) -> Check:
 
 
 def _fits(folder: Path) -> Check:
+    from handlens.engine.bundle import Bundle
     from handlens.engine.memory import available_bytes, human
-    from handlens.export.bundle import Bundle
 
     bundle = Bundle.open(folder, verify=False)
     files = bundle.manifest["files"]

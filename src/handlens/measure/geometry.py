@@ -207,9 +207,9 @@ def geometry_of_bundle(folder: Path, *, vision_file: str = "", language_file: st
     Raises:
         ModelError: the folder is no whole bundle.
     """
+    from handlens.engine.bundle import Bundle
     from handlens.engine.gguf_header import read_header
     from handlens.engine.language import REPACKED_KINDS
-    from handlens.export.bundle import Bundle
 
     bundle = Bundle.open(folder)
     vision_file, language_file = vision_file or bundle.vision, language_file or bundle.language

@@ -24,8 +24,8 @@ from handlens.core.images import Picture, open_picture
 from handlens.core.sampling import Sampling
 from handlens.core.slicing import cut
 from handlens.engine.answerer import Lens, open_bundle
+from handlens.engine.bundle import MANIFEST, Bundle, sha256_of
 from handlens.errors import HandlensError, ModelError
-from handlens.export.bundle import MANIFEST, Bundle, sha256_of
 
 if TYPE_CHECKING:
     from handlens.answerer import Seen

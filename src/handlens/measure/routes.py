@@ -19,9 +19,9 @@ from handlens.core.patches import normalise
 from handlens.core.sampling import Sampling, log_softmax
 from handlens.core.slicing import cut
 from handlens.engine.answerer import Lens, open_bundle
+from handlens.engine.bundle import Bundle
 from handlens.engine.inputs import slice_inputs
 from handlens.engine.room import Room
-from handlens.export.bundle import Bundle
 from handlens.measure.known import CLOSE_NATS, CLOSE_VISION, MAX_SLICES, MAX_TOKENS, SAME_VISION, Station, draw_pictures
 
 NUM_LIKELY = 5

@@ -6,82 +6,30 @@ Boundary: ctypes on the ``mtmd_*`` symbols of the same shared library that our l
 
 import ctypes
 import time
-from ctypes import POINTER, byref, c_bool, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
+from ctypes import POINTER, byref, c_bool, c_float, c_int32, c_void_p
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from handlens.engine import llama
+from handlens.engine import llama, mtmd
 from handlens.errors import ModelError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-IMAGE_CHUNK = 1
-MARKER = "<__media__>"
 BATCH_TOKENS = 2048
 """What llama.cpp's own program hands over at once."""
-
-
-class MediaParams(ctypes.Structure):
-    """``struct mtmd_context_params``."""
-
-    _fields_ = (
-        ("use_gpu", c_bool),
-        ("device", c_void_p),
-        ("print_timings", c_bool),
-        ("n_threads", c_int),
-        ("image_marker", c_char_p),
-        ("media_marker", c_char_p),
-        ("flash_attn_type", c_int),
-        ("warmup", c_bool),
-        ("image_min_tokens", c_int),
-        ("image_max_tokens", c_int),
-        ("cb_eval", c_void_p),
-        ("cb_eval_user_data", c_void_p),
-        ("batch_max_tokens", c_int32),
-        ("progress_callback", c_void_p),
-        ("progress_callback_user_data", c_void_p),
-    )
-
-
-class MediaText(ctypes.Structure):
-    """``struct mtmd_input_text``."""
-
-    _fields_ = (("text", c_char_p), ("text_len", c_size_t), ("add_special", c_bool), ("parse_special", c_bool))
-
-
-MEDIA_DEFAULTS = {"n_threads": 4, "image_marker": None, "media_marker": MARKER.encode(), "flash_attn_type": -1,
-                  "warmup": True, "image_min_tokens": -1, "image_max_tokens": -1, "batch_max_tokens": 1024}  # fmt: skip
 _SIGNATURES = {
-    "mtmd_context_params_default": (MediaParams, []),
-    "mtmd_init_from_file": (c_void_p, [c_char_p, c_void_p, MediaParams]),
-    "mtmd_free": (None, [c_void_p]),
-    "mtmd_bitmap_init": (c_void_p, [ctypes.c_uint32, ctypes.c_uint32, c_char_p]),
-    "mtmd_bitmap_free": (None, [c_void_p]),
-    "mtmd_input_chunks_init": (c_void_p, []),
-    "mtmd_input_chunks_free": (None, [c_void_p]),
-    "mtmd_input_chunks_size": (c_size_t, [c_void_p]),
-    "mtmd_input_chunks_get": (c_void_p, [c_void_p, c_size_t]),
-    "mtmd_input_chunk_get_type": (c_int, [c_void_p]),
-    "mtmd_input_chunk_get_n_tokens": (c_size_t, [c_void_p]),
-    "mtmd_tokenize": (c_int32, [c_void_p, c_void_p, POINTER(MediaText), POINTER(c_void_p), c_size_t]),
-    "mtmd_encode_chunk": (c_int32, [c_void_p, c_void_p]),
-    "mtmd_get_output_embd": (POINTER(c_float), [c_void_p]),
-    "mtmd_helper_eval_chunk_single": (
-        c_int32,
-        [c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_int32, c_bool, POINTER(c_int32)],
-    ),
+    "mtmd_helper_eval_chunk_single": [
+        c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_int32, c_bool, POINTER(c_int32),
+    ],
     # Later versions append a callback and its argument; null pointers do no harm where there are none.
-    "mtmd_helper_decode_image_chunk": (
-        c_int32,
-        [c_void_p, c_void_p, c_void_p, POINTER(c_float), c_int32, c_int32, c_int32, POINTER(c_int32), c_void_p,
-         c_void_p],
-    ),
-    "mtmd_log_set": (None, [c_void_p, c_void_p]),
-    "mtmd_helper_log_set": (None, [c_void_p, c_void_p]),
+    "mtmd_helper_decode_image_chunk": [
+        c_void_p, c_void_p, c_void_p, POINTER(c_float), c_int32, c_int32, c_int32, POINTER(c_int32), c_void_p, c_void_p,
+    ],
 }  # fmt: skip
+"""Arguments of what llama.cpp's own program calls beside ``engine.mtmd``; both return a code."""
 
 
 class StockEngine:
@@ -92,15 +40,13 @@ class StockEngine:
     """
 
     def __init__(self, language: Path, mmproj: Path, *, threads: int, positions: int, flash: int = -1) -> None:
-        self._lib = llama.library()
-        for name, (result, arguments) in _SIGNATURES.items():
+        self._lib = mtmd.library()
+        for name, arguments in _SIGNATURES.items():
             function = getattr(self._lib, name)
-            function.restype, function.argtypes = result, arguments
-        quiet = ctypes.cast(llama._LISTENER, c_void_p)
-        self._lib.mtmd_log_set(quiet, None)
-        self._lib.mtmd_helper_log_set(quiet, None)
+            function.restype, function.argtypes = c_int32, arguments
+        self._lib.mtmd_helper_log_set.argtypes = [c_void_p, c_void_p]
+        self._lib.mtmd_helper_log_set(ctypes.cast(llama._LISTENER, c_void_p), None)
         params = self._lib.mtmd_context_params_default()
-        llama.check_layout(params, MEDIA_DEFAULTS)
         model_params = self._lib.llama_model_default_params()
         model_params.n_gpu_layers = 0
         self._model = self._lib.llama_model_load_from_file(str(language).encode(), model_params)
@@ -126,12 +72,9 @@ class StockEngine:
         lib.llama_memory_clear(lib.llama_get_memory(self._context), True)
         self._past = 0
         chunks = lib.mtmd_input_chunks_init()
-        bitmap = lib.mtmd_bitmap_init(image.width, image.height, image.tobytes())
-        data = prompt.encode()
-        text = MediaText(text=data, text_len=len(data), add_special=False, parse_special=True)
+        bitmap = mtmd.make_bitmap(lib, image)
         begin, processor_begin = time.perf_counter(), time.process_time()
-        code = lib.mtmd_tokenize(self._media, chunks, byref(text), (c_void_p * 1)(bitmap), 1)
-        if code:
+        if code := mtmd.cut_prompt(lib, self._media, bitmap, prompt, chunks):
             raise ModelError(f"stock llama.cpp cannot read the prompt (code {code}): {llama.last_complaint()}")
         found: dict[str, Any] = {"slice_seconds": time.perf_counter() - begin, "encode_seconds": [], "tokens": 0}
         found |= {"prefill_seconds": 0.0, "slice_processor": time.process_time() - processor_begin}
@@ -160,7 +103,7 @@ class StockEngine:
         lib, past = self._lib, c_int32(self._past)
         found["tokens"] += lib.mtmd_input_chunk_get_n_tokens(chunk)
         processor_begin = time.process_time()
-        if lib.mtmd_input_chunk_get_type(chunk) == IMAGE_CHUNK:
+        if lib.mtmd_input_chunk_get_type(chunk) == mtmd.IMAGE_CHUNK:
             begin = time.perf_counter()
             code = lib.mtmd_encode_chunk(self._media, chunk)
             found["encode_seconds"].append(time.perf_counter() - begin)

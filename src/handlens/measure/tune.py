@@ -13,8 +13,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from handlens.engine.bundle import Bundle
 from handlens.engine.setup import Setup
-from handlens.export.bundle import Bundle
 from handlens.measure.goal import Goal
 from handlens.measure.trial import Job, Trial, run_trial
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handlens.engine.bundle import Bundle, sha256_of
 from handlens.errors import HandlensError
-from handlens.export.bundle import Bundle, sha256_of
 from handlens.models.pull import RECORD
 from handlens.verify.side import find_kind
 

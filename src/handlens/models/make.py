@@ -15,9 +15,10 @@ import gguf
 import numpy as np
 
 from handlens.config import HandlensConfig
+from handlens.engine.bundle import MMPROJ
 from handlens.engine.llama import ROW_BLOCKS, quantise_rows
 from handlens.errors import ModelError, NeedsExtra
-from handlens.export.bundle import MMPROJ, VISIONS, _replace, begin_folder, write_manifest
+from handlens.export.bundle import VISIONS, _replace, begin_folder, write_manifest
 from handlens.export.gguf import QUANTS, add_shape, check_kind, plan_tensors
 from handlens.export.mixes import check_quant
 from handlens.export.mmproj import VERSIONS, write_mmproj

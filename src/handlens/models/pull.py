@@ -15,8 +15,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from handlens.engine.bundle import sha256_of
 from handlens.errors import ModelError
-from handlens.export.bundle import sha256_of
 from handlens.measure.telemetry import switch_off
 from handlens.models.store import UNFINISHED, folder_of
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from handlens.core.tokenizer import Tokenizer
+from handlens.engine.bundle import sha256_of
 from handlens.errors import ModelError, SettingError
-from handlens.export.bundle import sha256_of
 from handlens.model.checkpoint import load_config, load_weights, save_model
 from handlens.model.vlm import HandlensModel, build_model
 from handlens.train.curves import draw_curves

@@ -17,8 +17,8 @@ import torch
 from handlens.config import HandlensConfig
 from handlens.core.tokenizer import Tokenizer
 from handlens.data.generate import LICENCE, SOURCE, generate
+from handlens.engine.bundle import sha256_of
 from handlens.errors import SettingError, TrainingError
-from handlens.export.bundle import sha256_of
 from handlens.model.checkpoint import load_config, load_weights, save_model
 from handlens.model.vlm import HandlensModel, build_model
 from handlens.train.choose import apply_settings, resolve

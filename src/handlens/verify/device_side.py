@@ -14,9 +14,9 @@ from handlens.core.patches import normalise, position_ids, to_strip
 from handlens.core.prompt import Prompt, encode_prompt, expand, markups
 from handlens.core.slicing import SlicePlan, cut, plan_slices
 from handlens.core.tokenizer import AnyTokenizer
+from handlens.engine.bundle import Bundle
 from handlens.engine.language import LlamaCppLanguage
 from handlens.engine.room import Room
-from handlens.export.bundle import Bundle
 from handlens.export.llama_cpp import GgufFolder
 from handlens.families import Family, family_named
 from handlens.verify.case import LAST_ROWS, NUM_GREEDY, STAGES, Case, Trace
