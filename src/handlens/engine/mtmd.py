@@ -100,7 +100,7 @@ def make_bitmap(lib: ctypes.CDLL, image: Image.Image) -> int:
 
 
 def cut_prompt(lib: ctypes.CDLL, context: int, bitmap: int, prompt: str, chunks: int) -> int:
-    """Fill ``chunks`` with the parts of a prompt that shows one picture; return llama.cpp's code, 0 when all is well."""
+    """Fill ``chunks`` with the parts of a prompt that shows one picture; return llama.cpp's code, 0 when it could."""
     data = prompt.encode()
     text = InputText(text=data, text_len=len(data), add_special=False, parse_special=True)
     code: int = lib.mtmd_tokenize(context, chunks, ctypes.byref(text), (c_void_p * 1)(bitmap), 1)
