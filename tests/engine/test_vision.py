@@ -1,5 +1,7 @@
 """A provider that fails is left for the processor, and that is said once."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 
 from handlens import PACKAGED
 from handlens.engine import say
-from handlens.engine.bundle import Bundle
+from handlens.engine.answerer import open_bundle
+from handlens.engine.bundle import MANIFEST, Bundle
 from handlens.engine.vision import OnnxVision, available_providers
 from handlens.errors import ModelError
 
@@ -52,3 +55,40 @@ def test_a_vision_half_of_another_model_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match=r"of width 256, the manifest says \d+ of 512; these halves do not belong"):
         OnnxVision(bundle.file(bundle.vision), wider, threads=1)
+
+
+def test_too_little_memory_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 6 : Exception during initialization: std::bad_alloc")
+
+    bundle = Bundle.open(PACKAGED["nano"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", full)
+    with pytest.raises(ModelError, match=r"too little memory for the vision half .*vision\.onnx; close other programs"):
+        OnnxVision(bundle.file(bundle.vision), bundle.config, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(False, r"the vision half vision\.onnx needs about .* GB of memory"), (True, r"vision\.onnx\.data is damaged")],
+)
+def test_weights_beside_the_graph_count_and_are_checked(
+    damage: bool, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from handlens.engine import belong
+
+    folder = tmp_path / "nano"
+    shutil.copytree(PACKAGED["nano"], folder)
+    beside = folder / "vision.onnx.data"
+    with beside.open("wb") as stream:
+        stream.truncate(3_000_000_000)  # takes no room on the disk
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"][beside.name] = {"bytes": 3_000_000_000, "sha256": "0" * 64}
+    if damage:
+        beside.write_bytes(b"other")
+        manifest["files"][beside.name]["bytes"] = 5
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    monkeypatch.setattr(belong, "total_bytes", lambda: 1_000_000_000)
+    with pytest.raises(ModelError, match=message):
+        open_bundle(folder).open_vision()

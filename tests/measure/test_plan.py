@@ -82,6 +82,9 @@ def test_unknown_names_are_guessed(tmp_path: Path) -> None:
     file.write_text(json.dumps({"name": "mine", "cors": 4}))
     with pytest.raises(SettingError, match="unknown key 'cors'; did you mean 'cores'"):
         read_device(file)
+    file.write_text(json.dumps({"name": "mine", "cores": 4}))
+    with pytest.raises(SettingError, match=r"lacks flops_per_second, memory_bytes, read_bytes_per_second, storage_"):
+        read_device(file)
 
 
 def test_a_device_file_is_read(tmp_path: Path) -> None:

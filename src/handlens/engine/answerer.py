@@ -395,9 +395,11 @@ def open_bundle(
 
         # A wrong language half is found before minutes are spent on the picture.
         check_language(bundle.folder / language_file, read_header(bundle.folder / language_file), bundle.config)
-        check_room((bundle.folder / vision_file).stat().st_size, f"the vision half {vision_file}")
+        parts = bundle.parts(vision_file)
+        check_room(sum((bundle.folder / part).stat().st_size for part in parts), f"the vision half {vision_file}")
+        graph, *_ = [bundle.file(part) for part in parts]
         used = threads or setup.vision_threads or None
-        return OnnxVision(bundle.file(vision_file), bundle.config, provider=chosen_provider, threads=used)
+        return OnnxVision(graph, bundle.config, provider=chosen_provider, threads=used)
 
     def open_language(room: Room) -> LanguageHalf:
         from handlens.engine.belong import check_language, check_room

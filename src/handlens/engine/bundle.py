@@ -106,6 +106,10 @@ class Bundle:
                 )
         return file
 
+    def parts(self, name: str) -> list[str]:
+        """Return a file and what belongs to it: large weights of a graph lie in a file beside it."""
+        return [part for part in sorted(self.manifest["files"]) if part == name or part.startswith(f"{name}.")]
+
     def check(self) -> None:
         """Compare the hash of every file; raises ``ModelError`` at the first that differs."""
         for name in self.manifest["files"]:

@@ -29,6 +29,8 @@ PROVIDERS = {
 """Names a user can ask for."""
 PLUGINS = {"qnn": "onnxruntime_qnn"}
 """Providers that come as a package beside onnxruntime, and its import name."""
+OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory")
+"""What onnxruntime says when memory is at its end."""
 _registered: set[str] = set()
 
 
@@ -60,7 +62,7 @@ class OnnxVision:
             (visual_tokens,) = self._session.run(["visual_tokens"], feeds)
         except Exception as cause:  # the library raises many kinds
             if self.provider == "cpu":
-                raise ModelError(f"{self._file} cannot be computed: {_first_line(cause)}") from None
+                raise _failure(self._file, f"{self._file} cannot be computed: {_first_line(cause)}") from None
             say_once(f"provider '{self.provider}' failed ({_first_line(cause)}); going on with 'cpu'")
             self.provider, self._session = "cpu", open_session(self._file, "cpu", self._threads)
             (visual_tokens,) = self._session.run(["visual_tokens"], feeds)
@@ -114,7 +116,7 @@ def open_session(
         if provider != "cpu":
             say_once(f"provider '{provider}' cannot load {file.name} ({_first_line(cause)}); going on with 'cpu'")
             return open_session(file, "cpu", threads)
-        raise ModelError(f"cannot run {file}: {_first_line(cause)}; export the bundle again") from None
+        raise _failure(file, f"cannot run {file}: {_first_line(cause)}; export the bundle again") from None
 
 
 def available_providers() -> list[str]:
@@ -144,6 +146,15 @@ def plugin_options(provider: str) -> dict[str, str]:
     if provider != "qnn":
         return {}
     return {"backend_path": str(importlib.import_module(PLUGINS["qnn"]).get_qnn_htp_path())}
+
+
+def _failure(file: Path, told: str) -> ModelError:
+    if any(mark in told for mark in OUT_OF_MEMORY):
+        return ModelError(
+            f"there is too little memory for the vision half {file}; close other programs, or take smaller weights "
+            "(handlens export --vision int8); `handlens plan` says what each phase needs"
+        )
+    return ModelError(told)
 
 
 def _first_line(cause: Exception) -> str:

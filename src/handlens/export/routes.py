@@ -123,9 +123,8 @@ def _from_bundle(model: Path, out: Path, wanted: Wanted, progress: Progress | No
         else:
             _quantise(bundle.file(bundle.language), unfinished / language, wanted, progress)
         if wanted.vision in (None, vision):
-            for name in bundle.manifest["files"]:
-                if name.startswith(bundle.vision):  # large weights lie in a file beside the graph
-                    shutil.copyfile(bundle.file(name), unfinished / name)
+            for name in bundle.parts(bundle.vision):
+                shutil.copyfile(bundle.file(name), unfinished / name)
         else:
             write_variant(bundle.file(bundle.vision), unfinished, str(wanted.vision), bundle.config)
         for name in bundle.manifest["files"]:

@@ -41,6 +41,12 @@ class Device:
     is_measured: bool = False
 
 
+REQUIRED = {
+    field.name
+    for field in dataclasses.fields(Device)
+    if field.default is dataclasses.MISSING and field.name != "source"
+}
+"""Keys that a description needs."""
 DEVICES = {
     device.name: device
     for device in (
@@ -120,6 +126,9 @@ def read_device(file: Path) -> Device:
         for key in fields:
             if key not in known:
                 raise SettingError(f"{file} has the unknown key '{key}'{did_you_mean(key, known)}")
+        missing = sorted(REQUIRED - set(fields))
+        if missing:
+            raise SettingError(f"{file} lacks {', '.join(missing)}; docs/device.md explains the keys of a device")
         device = Device(**{"source": str(file), **fields})
         rates = (device.read_bytes_per_second, device.flops_per_second, device.storage_bytes_per_second)
         if min(device.cores, device.memory_bytes, *rates) <= 0:
