@@ -155,3 +155,14 @@ def test_a_reader_that_leaves_early_is_no_error():
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("640x480: ")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(12, "Cannot allocate memory")])
+def test_too_little_memory_is_one_line_with_a_way_out(error, capsys, monkeypatch):
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr(entry.LazyGroup, "invoke", lambda *_: broken())
+    code, line = failure(capsys, "slices", "--size", "1x1")
+    assert code == 1
+    assert line.startswith("handlens slices: there is too little memory; close other programs")

@@ -5,6 +5,7 @@ can fix it, 2 wrong usage, 130 interrupted.
 """
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -88,6 +89,11 @@ def handlens() -> None:
     """  # noqa: D301  \b is click's mark for lines that keep their form
 
 
+NO_MEMORY = (
+    "there is too little memory; close other programs, or take a smaller model; `handlens plan` says what is needed"
+)
+
+
 def run(args: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     LazyGroup.running = ""
@@ -110,9 +116,15 @@ def run(args: Sequence[str]) -> int:
         if debug:
             raise
         return _complain(str(error), 1)
+    except MemoryError:
+        if debug:
+            raise
+        return _complain(NO_MEMORY, 1)
     except OSError as error:
         if debug:
             raise
+        if error.errno == errno.ENOMEM:
+            return _complain(NO_MEMORY, 1)
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
     except Exception as error:
         if debug:

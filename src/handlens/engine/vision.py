@@ -103,7 +103,7 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # errors are raised, and said by us
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     chain: list[Any] = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
     try:
