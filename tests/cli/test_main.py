@@ -165,4 +165,4 @@ def test_too_little_memory_is_one_line_with_a_way_out(error, capsys, monkeypatch
     monkeypatch.setattr(entry.LazyGroup, "invoke", lambda *_: broken())
     code, line = failure(capsys, "slices", "--size", "1x1")
     assert code == 1
-    assert line.startswith("handlens slices: there is too little memory; close other programs")
+    assert line.startswith("handlens: there is too little memory; close other programs")
