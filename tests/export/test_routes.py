@@ -1,5 +1,6 @@
 """What becomes what: bundles and GGUF files are stored anew as torch weights are, and mistakes are one line."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,10 +13,13 @@ from handlens.cli.main import run
 from handlens.core.images import Picture
 from handlens.engine.answerer import open_bundle
 from handlens.engine.bundle import Bundle
+from handlens.engine.setup import Setup
+from handlens.errors import ModelError
 from handlens.export.quality import compare_quality, full_bundle, to_json
 from handlens.export.quality_page import render
 from handlens.export.vision_variants import agreement, calibration_feeds, quantise_static, write_variant
 from handlens.measure.known import read_known
+from handlens.measure.tune import space_of
 
 BundleOf = Callable[..., Path]
 
@@ -63,6 +67,49 @@ def test_wrong_wishes_are_one_line(
     said = capsys.readouterr().err.strip()
     assert message in said and "\n" not in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["torch", "bundle"])
+def test_a_bundle_may_hold_several_variants_and_keeps_its_own(
+    kind: str, bundle_of: BundleOf, model_folder: Path, tmp_path: Path
+) -> None:
+    source, out = bundle_of("F32") if kind == "bundle" else model_folder, tmp_path / "many"
+    more = ["--also", "Q4_0", "--also", "Q8_0", "--also", "int8", "--also", "fp32"]
+    assert run(["export", str(source), "--to", str(out), "--quant", "Q8_0", *more]) == 0
+    bundle = Bundle.open(out)
+    bundle.check()
+    assert (bundle.vision, bundle.language) == ("vision.onnx", "language-Q8_0.gguf"), "as they were asked for"
+    assert {"vision-int8.onnx", "language-Q4_0.gguf"} < set(bundle.manifest["files"])
+    assert summary(out / "language-Q4_0.gguf") == summary(bundle_of("Q4_0") / "language-Q4_0.gguf")
+    assert sorted(file.name for file in out.iterdir()) == sorted([*bundle.manifest["files"], "manifest.json"])
+    space = space_of(out)
+    assert (space.visions, space.languages) == (("", "vision-int8.onnx"), ("", "language-Q4_0.gguf"))
+    record = read_known(out)
+    assert record is not None
+    with contextlib.closing(open_bundle(out, setup=Setup(language="language-Q4_0.gguf"))) as lens:
+        assert lens.info.quantisation == "Q4_0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--also", "Q3_K"], "unknown quantisation 'Q3_K'"),
+        (["--format", "gguf", "--also", "Q4_0"], "only a bundle holds several variants"),
+    ],
+)
+def test_variants_that_cannot_be_made_are_told_before_anything_is(
+    arguments: list[str], message: str, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", str(model_folder), "--to", str(tmp_path / "out"), *arguments]) == 1
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_manifest_that_names_a_half_it_lacks_is_refused(bundle_of: BundleOf, tmp_path: Path) -> None:
+    shutil.copytree(bundle_of("F32"), tmp_path / "b")
+    file = tmp_path / "b" / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"language": "language-gone.gguf"}))
+    with pytest.raises(ModelError, match=r"lacks language-gone\.gguf"):
+        Bundle.open(tmp_path / "b")
 
 
 def test_a_place_that_cannot_be_written_is_named_as_it_was_given(

@@ -32,6 +32,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="Language weights: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M or Q4_0.",
 )
 @click.option("--vision", help="Vision weights of a bundle: fp32, bf16, fp16, int8 or int8-static.  [default: fp32]")
+@click.option("--also", multiple=True, help="Put this variant of a half into the bundle too, for `handlens tune`.")
 @click.option("--importance", "--imatrix", type=_FILE, help="Importance matrix for the language weights (GGUF).")
 @click.option("--measure-importance", type=_FILE, help="Measure one on drawn pictures, use it, and write it here.")
 @click.option("--requantise", is_flag=True, help="Also round weights that have few bits already.")
@@ -50,6 +51,7 @@ def export(
     kind: str | None,
     quant: str,
     vision: str | None,
+    also: tuple[str, ...],
     importance: Path | None,
     measure_importance: Path | None,
     requantise: bool,
@@ -65,6 +67,7 @@ def export(
 
     \b
     handlens export nano --to nano-4bit --quant Q4_K_M --vision int8 --report
+    handlens export nano --to nano-all --also Q4_0 --also int8
     handlens export MiniCPM-V-2_6 --to MiniCPM-V-2_6-gguf --format gguf --quant F16
     handlens export language-F16.gguf --to language-Q4_K_M.gguf --quant Q4_K_M
 
@@ -89,10 +92,15 @@ def export(
             importance=read_importance(importance) if importance else None,
         )  # fmt: skip
         routes.check_vision(vision)
+        if also and kind != "bundle":
+            raise SettingError("only a bundle holds several variants; leave out --also or --format")
+        routes.check_variants(source, also)
         if measure_importance:
             wanted = _weighted(source, wanted, measure_importance)
         with progress_bar("export", "tensors") as advance:
             written = routes.export_model(source, out, kind, wanted, lambda done, of, note: advance(done, of, note))
+        if also:
+            routes.add_variants(written, source, also, wanted)
         notes = hazards(source, kind) if routes.kind_of(source) == "torch" else []
         told = {"folder": str(written), "files": routes.sizes_of(written), "notes": notes} | _language(written)
         if report is not None:
@@ -114,10 +122,10 @@ def export(
 
 def _language(written: Path) -> dict[str, Any]:
     """Return what the language file that was written is made of."""
+    from handlens.export import routes
     from handlens.export.quantise import describe
 
-    files = [written] if written.is_file() else sorted(written.glob("*.gguf"))
-    stored = describe(next(file for file in files if "mmproj" not in file.name))
+    stored = describe(routes.language_of(written))
     return {"bits_per_weight": stored.bits_per_weight, "types": stored.kinds, "fallbacks": stored.fallbacks}
 
 

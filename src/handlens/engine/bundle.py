@@ -117,12 +117,15 @@ class Bundle:
 
     @property
     def vision(self) -> str:
-        """Name of the vision file."""
-        return self._one(".onnx")
+        """Name of the vision file; of several the one that the manifest calls its own."""
+        return str(self.manifest.get("vision") or self._one(".onnx"))
 
     @property
     def language(self) -> str:
-        """Name of the language file."""
+        """Name of the language file; of several the one that the manifest calls its own."""
+        return str(self.manifest.get("language") or self._first_gguf())
+
+    def _first_gguf(self) -> str:
         return next(name for name in sorted(self.manifest["files"]) if name.endswith(".gguf") and name != MMPROJ)
 
     @property
@@ -166,6 +169,8 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     missing = [key for key in ("name", "config", "fingerprint", "files") if key not in manifest]
     parts = (".onnx", ".gguf", "tokenizer.json")
     missing += [part for part in parts if not any(name.endswith(part) for name in manifest.get("files", ()))]
+    missing += [str(manifest[half]) for half in ("vision", "language") if manifest.get(half, "") not in
+                ("", *manifest.get("files", ()))]  # fmt: skip
     strange = [name for name in manifest.get("files", ()) if Path(name).name != name]
     if strange:
         raise ModelError(f"{file} names '{strange[0]}', which is no file of its folder; do not trust this bundle")

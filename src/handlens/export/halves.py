@@ -70,6 +70,24 @@ def write_halves(
     return config
 
 
+def write_half(
+    model_folder: Path, folder: Path, variant: str, *, name: str, importance: Importance | None = None
+) -> Path:
+    """Write one half of a model folder in one variant, a quantisation or one of ``VISIONS``; return the file.
+
+    Raises:
+        ModelError: as ``write_halves``.
+    """
+    config, weights = read_config(model_folder), TensorFolder.open(model_folder)
+    if variant in VISIONS:
+        _write_vision(weights, config, folder, variant)
+        return folder / VISIONS[variant]
+    return write_gguf(
+        StoredRows(weights, "llm."), config.language, model_folder / "tokenizer.json",
+        folder / f"language-{variant}.gguf", quant=variant, name=name, importance=importance,
+    )  # fmt: skip
+
+
 def _write_vision(weights: TensorFolder, config: HandlensConfig, folder: Path, vision: str) -> None:
     """Write the vision half; one that fits no single file goes to 8 bits as it is read."""
     size = 4 * sum(math.prod(weights.place(name).shape) for name in weights if name.startswith(("vpm.", "resampler.")))

@@ -5,7 +5,9 @@ Boundary: paths in, a path out; each way is a module of its own. Only torch weig
 
 import json
 import shutil
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from handlens.engine.bundle import MANIFEST, Bundle
@@ -17,7 +19,7 @@ from handlens.export.mixes import check_quant
 from handlens.export.quantise import quantise_gguf
 from handlens.export.stream import Progress
 from handlens.export.vision_variants import write_variant
-from handlens.measure.known import KNOWN, record_known
+from handlens.measure.known import KNOWN, list_in_manifest, record_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,68 @@ def _from_bundle(model: Path, out: Path, wanted: Wanted, progress: Progress | No
     return out
 
 
+def add_variants(out: Path, model: Path, variants: Sequence[str], wanted: Wanted) -> None:
+    """Put more variants of its halves into a bundle that was just made of ``model``; its own stay what they are.
+
+    ``handlens tune`` chooses among them.
+
+    Args:
+        out: the bundle.
+        model: torch weights, or a bundle in floats.
+        variants: quantisations of the language half and names of ``VISIONS``.
+        wanted: as the bundle was made.
+
+    Raises:
+        SettingError: an unknown variant, or one that cannot be made of this model.
+    """
+    check_variants(model, variants)
+    bundle = Bundle.open(out, verify=False)
+    own = {"vision": bundle.vision, "language": bundle.language}
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        for variant in variants:
+            for file in _write_variants(model, Path(folder), variant, bundle, wanted):
+                if file.name not in bundle.manifest["files"]:
+                    file.replace(out / file.name)
+                    list_in_manifest(out / file.name)
+    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8")) | own
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_variants(model: Path, variants: Sequence[str]) -> None:
+    """Raise ``SettingError`` for a variant that cannot be made, before anything is."""
+    for variant in variants:
+        if variant not in VISIONS:
+            check_quant(variant)
+    kind = kind_of(model)
+    if kind == "bundle" and any(variant in VISIONS for variant in variants):
+        held = Bundle.open(model, verify=False).vision
+        if held != VISIONS["fp32"]:
+            raise SettingError(f"{model} holds its vision half as {held}; others are made from {VISIONS['fp32']}")
+    if variants and kind not in ("torch", "bundle"):
+        raise SettingError(f"{model} makes no bundle, and only a bundle holds several variants; leave out --also")
+
+
+def _write_variants(model: Path, folder: Path, variant: str, bundle: Bundle, wanted: Wanted) -> list[Path]:
+    """Write one variant; return its files."""
+    if kind_of(model) == "torch":
+        from handlens.export.halves import write_half
+
+        file = write_half(
+            model, folder, variant, name=str(bundle.manifest["name"]), importance=wanted.importance
+        )  # fmt: skip
+    else:
+        source = Bundle.open(model)
+        if variant not in VISIONS:
+            file = _quantise(
+                source.file(source.language), folder / f"language-{variant}.gguf", replace(wanted, quant=variant), None
+            )
+        elif VISIONS[variant] == source.vision:
+            return []
+        else:
+            file = write_variant(source.file(source.vision), folder, variant, source.config)
+    return sorted(folder.glob(f"{file.name}*"))
+
+
 def _from_folder(model: Path, out: Path, wanted: Wanted, progress: Progress | None) -> Path:
     """Quantise the language file of two; the rest is copied."""
     files = sorted(model.glob("*.gguf"))
@@ -170,7 +234,8 @@ def sizes_of(out: Path) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in (sorted(out.iterdir()) if out.is_dir() else [out])}
 
 
-def name_in(out: Path) -> str:
-    """Return the name that a bundle gives itself; empty for others."""
-    manifest = out / MANIFEST
-    return str(json.loads(manifest.read_text(encoding="utf-8"))["name"]) if manifest.is_file() else ""
+def language_of(out: Path) -> Path:
+    """Return the language file of what was written."""
+    if (out / MANIFEST).is_file():
+        return out / Bundle.open(out, verify=False).language
+    return out if out.is_file() else next(file for file in sorted(out.glob("*.gguf")) if "mmproj" not in file.name)
