@@ -111,7 +111,7 @@ class Board:
             cover = warp_image(Image.new("L", picture.size, 255), whole, (width, height))
             picture = Image.composite(seen, around_it, cover)
         if not clean:
-            picture = spoil(rng, np.asarray(picture), level * 0.9, keep_colours=keep_colours)
+            picture = spoil(rng, picture, level * 0.9, keep_colours=keep_colours)
         is_still = warp is None and not margin_px
         moved: list[Box] = (
             [tuple(box) for box in move_boxes(whole, np.array(boxes, np.float64)).tolist()] if len(boxes) else []

@@ -71,14 +71,18 @@ def face_of(font: Font, size_px: int) -> Face:
     return Face(font=font, size_px=size_px, ascent=round(-top), descent=round(bottom))
 
 
-@lru_cache(maxsize=1024)
 def size_for_x_height(font: Font, x_height_px: float) -> int:
     """Return the size in px at which a small x is as tall as asked.
 
     Twelve px of x-height is about the smallest that a 14 px patch reads well.
     """
+    return max(7, round(x_height_px * _LARGE_PX / _large_x_height(font)))
+
+
+@lru_cache(maxsize=1024)
+def _large_x_height(font: Font) -> float:
     _, top, _, _ = load_font(font, _LARGE_PX).getbbox("x", anchor="ls")
-    return max(7, round(x_height_px * _LARGE_PX / max(1.0, -top)))
+    return max(1.0, -top)
 
 
 @lru_cache(maxsize=100_000)
@@ -88,13 +92,16 @@ def stamp(face: Face, char: str) -> Stamp:
     core, (left, top) = font.getmask2(char, "L", anchor="ls")
     width, height = core.size
     ink = np.frombuffer(bytes(core), np.uint8).reshape(height, width)
-    rows, columns = np.nonzero(ink.any(1))[0], np.nonzero(ink.any(0))[0]
-    advance = font.getlength(char)
-    if not len(rows):
+    advance, box = _advance(face, char), core.getbbox()
+    if box is None:
         return Stamp(mask=ink[:0, :0], left=0, top=0, advance=advance)
-    y, x = int(rows[0]), int(columns[0])
-    mask = ink[y : rows[-1] + 1, x : columns[-1] + 1].copy()
-    return Stamp(mask=mask, left=int(left) + x, top=int(top) + y, advance=advance)
+    x, y, right, bottom = box
+    return Stamp(mask=ink[y:bottom, x:right].copy(), left=int(left) + x, top=int(top) + y, advance=advance)
+
+
+@lru_cache(maxsize=200_000)  # apart from the ink: a layout tries sizes that nothing is printed in
+def _advance(face: Face, char: str) -> float:
+    return load_font(face.font, face.size_px).getlength(char)
 
 
 def kern(font: Font, pair: str) -> float:
@@ -118,12 +125,14 @@ def pens(face: Face, text: str, tracking_px: float = 0.0) -> tuple[float, ...]:
         shaped = shape(face.font, face.size_px, text)
         share = shaped.width / len(text)
         return tuple(share * i for i in range(len(text) + 1))
-    size, font, at, out = face.size_px, face.font, 0.0, [0.0]
-    for i, char in enumerate(text):
-        at += stamp(face, char).advance + tracking_px
-        if i + 1 < len(text):
-            at += kern(font, text[i : i + 2]) * size
+    size, font, at, out, before = face.size_px, face.font, 0.0, [0.0], ""
+    for char in text:
+        if before + char in _KERNING:
+            at += kern(font, before + char) * size
+            out[-1] = at
+        at += _advance(face, char) + tracking_px
         out.append(at)
+        before = char
     return tuple(out)
 
 
@@ -198,7 +207,5 @@ def around(boxes: list[Box]) -> Box:
     >>> around([(0.0, 0.0, 2.0, 1.0), (1.0, -1.0, 3.0, 1.0)])
     (0.0, -1.0, 3.0, 1.0)
     """
-    return (
-        min(b[0] for b in boxes), min(b[1] for b in boxes),
-        max(b[2] for b in boxes), max(b[3] for b in boxes),
-    )  # fmt: skip
+    x0s, y0s, x1s, y1s = zip(*boxes, strict=True)
+    return min(x0s), min(y0s), max(x1s), max(y1s)

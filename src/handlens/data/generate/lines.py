@@ -57,7 +57,7 @@ def draw_lines(rng: Random, split: str, level: float, tongue: Language | None = 
         return _draw_strip(rng, split, level, tongue)
     count = 1 if rng.random() < 1 - 0.4 * level else rng.randint(2, 4)
     texts = [tongue.phrase(rng, split, max_chars=round(8 + 20 * level)) for _ in range(count)]
-    font = rng.choice([f for f in tongue.fonts(split) if _prints(f, "".join(texts), tongue)])
+    font = _pick_font(rng, split, texts, tongue)
     clean = is_clean(rng, level)
     bend = 0.0 if clean else level
     face, tracking = _fit(rng, font, texts, level)
@@ -75,8 +75,9 @@ def draw_lines(rng: Random, split: str, level: float, tongue: Language | None = 
     )  # fmt: skip
 
 
-def _prints(font: Font, text: str, tongue: Language) -> bool:
-    return tongue.code != "en" or can_print(font, text)
+def _pick_font(rng: Random, split: str, texts: list[str], tongue: Language) -> Font:
+    text, fonts = "".join(texts), tongue.fonts(split)
+    return rng.choice([font for font in fonts if can_print(font, text)] if tongue.code == "en" else fonts)
 
 
 def _draw_strip(rng: Random, split: str, level: float, tongue: Language) -> Page:
@@ -86,7 +87,7 @@ def _draw_strip(rng: Random, split: str, level: float, tongue: Language) -> Page
         texts = [" ".join(tongue.phrase(rng, split, 8, 24) for _ in range(rng.randint(2, 3)))]
     else:
         texts = [tongue.phrase(rng, split, 3, 8) for _ in range(rng.randint(8, 14))]
-    font = rng.choice([f for f in tongue.fonts(split) if _prints(f, "".join(texts), tongue)])
+    font = _pick_font(rng, split, texts, tongue)
     face = face_of(font, size_for_x_height(font, rng.uniform(9, 13)))
     widths = [pens(face, text)[-1] for text in texts]
     pad, gap = rng.randint(4, 9), face.height * rng.uniform(1.1, 1.3)

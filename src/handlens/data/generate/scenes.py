@@ -59,7 +59,7 @@ def draw_scene(rng: Random, split: str, level: float, tongue: Language | None = 
         things.append(Thing(shape=shape, colour=colour, size=size, box=box))
     picture = canvas.reduce(_FINE)
     if not clean:
-        picture = spoil(rng, np.asarray(picture), level * 0.9, keep_colours=True)
+        picture = spoil(rng, picture, level * 0.9, keep_colours=True)
     return Page(
         kind="scenes", picture=picture, things=tuple(things),
         turns=talk(rng, tuple(things), width, height, over, tongue),
@@ -163,11 +163,13 @@ def _fill(
 ) -> None:  # fmt: skip
     fine = [(outline * _FINE).ravel().tolist() for outline in outlines]
     if shape == "ring":
-        hole = Image.new("L", canvas.size)
+        x, y = (max(0, int(min(fine[0][axis::2])) - 1) for axis in (0, 1))
+        wide, high = (int(max(fine[0][axis::2])) + 2 - start for axis, start in ((0, x), (1, y)))
+        hole = Image.new("L", (max(1, wide), max(1, high)))
         pen = ImageDraw.Draw(hole)
-        pen.polygon(fine[0], 255)
-        pen.polygon(fine[1], 0)
-        draw.bitmap((0, 0), hole, shade)
+        for outline, ink in zip(fine, (255, 0), strict=True):
+            pen.polygon([value - (x, y)[i % 2] for i, value in enumerate(outline)], ink)
+        draw.bitmap((x, y), hole, shade)
         return
     draw.polygon(fine[0], shade, edge, width=_FINE * 2 if edge else 1)
 
@@ -181,20 +183,21 @@ def _background(rng: Random, ground: Colour, width: int, height: int, level: flo
     base = np.array(ground, np.float32)
     if roll < 0.3 * level:
         other = np.array(_jitter(rng, ground, 26), np.float32)
-        along = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-        across = np.linspace(0, 1, width, dtype=np.float32)[None, :, None]
+        along = np.linspace(0, 1, height, dtype=np.float32)[:, None]
+        across = np.linspace(0, 1, width, dtype=np.float32)[None, :]
         lean = np.float32(rng.random())
-        values = base + (other - base) * (along * lean + across * (1 - lean))
+        ramp = along * lean + across * (1 - lean)
+        planes = [start + (end - start) * ramp for start, end in zip(base, other, strict=True)]
     else:
         y, x = rng.randrange(600), rng.randrange(600)
-        grain = paper_tile()[y : y + height, x : x + width, None]
-        values = base + grain * np.float32(rng.uniform(3, 10))
-    small = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+        grain = paper_tile()[y : y + height, x : x + width] * np.float32(rng.uniform(3, 10))
+        planes = [start + grain for start in base]
+    small = Image.merge("RGB", [Image.fromarray(np.clip(plane, 0, 255).astype(np.uint8)) for plane in planes])
     return small.resize(size, Image.Resampling.NEAREST)
 
 
 def _jitter(rng: Random, colour: Colour, spread: int) -> Colour:
-    red, green, blue = (min(255, max(0, v + rng.randint(-spread, spread))) for v in colour)
+    red, green, blue = [min(255, max(0, v + rng.randint(-spread, spread))) for v in colour]
     return red, green, blue
 
 
