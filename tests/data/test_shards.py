@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from handlens.data.generate import generate
+from handlens.data.generate import KINDS, generate
 from handlens.data.shards import read_shards, record_from_json, record_to_json, write_shards
 from handlens.errors import DataError
 
@@ -27,6 +27,15 @@ def test_jobs_do_not_change_a_byte(folder: Path, tmp_path: Path) -> None:
     write_shards("mixed", 12, 5, tmp_path, jobs=2, per_shard=5)
     assert digests(tmp_path) == digests(folder)
     assert set(digests(folder)) == {"000000.tar", "000001.tar", "000002.tar", "manifest.parquet"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_three_jobs_write_what_one_writes(kind: str, tmp_path: Path) -> None:
+    write_shards(kind, 5, 3, tmp_path / "one", jobs=1, per_shard=2)
+    write_shards(kind, 5, 3, tmp_path / "three", jobs=3, per_shard=2)
+    made = digests(tmp_path / "one")
+    assert digests(tmp_path / "three") == made
+    assert sorted(made) == ["000000.tar", "000001.tar", "000002.tar", "manifest.parquet"]
 
 
 def test_records_come_back_whole(folder: Path) -> None:
