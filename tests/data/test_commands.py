@@ -109,3 +109,22 @@ def test_show_writes_the_picture(write, samples, tmp_path, capsys) -> None:
     row = json.loads(out)
     assert code == 0 and file.is_file()
     assert row["sample"] == "s1" and sum(row["is_target"]) == row["targets"] and row["visual"] == 64 * row["slices"]
+
+
+@pytest.mark.parametrize("command", [("clean",), ("pack",), ("convert", "--to", "llava")])
+def test_nothing_left_is_said_in_one_line_and_by_the_exit_code(write, samples, tmp_path, capsys, command) -> None:
+    folder = write(samples(3), "shards")
+    (folder / "000000.tar").write_bytes(b"no tar" * 9000)
+    verb, *options = command
+    code, _, err = told(capsys, "data", verb, folder, *options, "--out", tmp_path / "out")
+    line = err.strip().splitlines()[-1]
+    assert code == 1
+    assert line.startswith(f"handlens data: nothing is left of {folder}: all ") and "handlens data check" in line
+
+
+def test_a_shard_that_is_no_tar_is_told_in_one_line(write, samples, capsys) -> None:
+    folder = write(samples(3), "shards")
+    (folder / "000000.tar").write_bytes(b"no tar" * 9000)
+    _, out, _ = told(capsys, "data", "check", folder, "--json")
+    fixes = [row["fix"] for row in json.loads(out)["problems"] if row["kind"] == "unreadable"]
+    assert len(fixes) == 1 and "\n" not in fixes[0] and fixes[0].startswith("is damaged (file could not be opened")

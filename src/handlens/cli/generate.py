@@ -11,7 +11,13 @@ import click
 @click.option("--count", type=click.IntRange(min=1), default=1000, show_default=True, help="How many pictures.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same bytes.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the shards.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes, each for whole shards of 1,000.",
+)
 @click.option("--split", default="train", show_default=True, help="heldout: words, fonts, layouts never trained on.")
 @click.option("--level", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="0 clean, 1 hard.")
 @click.option("--language", "languages", multiple=True, help="Code such as de; repeatable, or all.  [default: en]")

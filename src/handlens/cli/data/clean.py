@@ -45,7 +45,7 @@ def clean(
     adds nothing. Each dropped sample stands with its reason in OUT/_dropped.jsonl; the counts in OUT/_clean.json.
     """  # noqa: D301
     import handlens
-    from handlens.cli.data.convert import tell
+    from handlens.cli.data.convert import need_some, tell
     from handlens.cli.progress import progress_bar
     from handlens.data.clean import Cleaning, LikelihoodRatio, Rules
     from handlens.data.clean import clean as kept_of
@@ -87,3 +87,4 @@ def clean(
         tell(cleaning.tally)
         click.echo(f"{cleaning.repaired} texts repaired", err=True)
         click.echo(out)
+    need_some(cleaning.tally, folder)

@@ -34,6 +34,23 @@ def convert(folder: Path, to: str, out: Path, as_json: bool) -> None:
     else:
         tell(tally)
         click.echo(out)
+    need_some(tally, folder)
+
+
+def need_some(tally: "Tally", folder: Path) -> None:
+    """Refuse a data set of which nothing is left.
+
+    Raises:
+        DataError: samples were read and none was written.
+    """
+    from handlens.errors import DataError
+
+    if tally.read and not tally.written:
+        reason, count = tally.dropped.most_common(1)[0]
+        raise DataError(
+            f"nothing is left of {folder}: all {tally.read} samples were left out, {count} of them as {reason}; "
+            f"see: handlens data check {folder}"
+        )
 
 
 def tell(tally: "Tally") -> None:

@@ -23,7 +23,7 @@ def pack(folder: Path, out: Path, tokens: int, slices: int, family: str, model: 
     Writes the samples as shards in the order of the rows, and OUT/_rows.jsonl: keys, tokens and slices of each
     row. Samples that are longer than a row, and broken ones, are counted and named.
     """  # noqa: D301
-    from handlens.cli.data.convert import tell
+    from handlens.cli.data.convert import need_some, tell
     from handlens.cli.progress import progress_bar
     from handlens.data.check import look
     from handlens.data.convert import Tally, empty_folder
@@ -73,3 +73,4 @@ def pack(folder: Path, out: Path, tokens: int, slices: int, family: str, model: 
         tell(tally)
         click.echo(f"{len(packing.rows)} rows, {packing.fill:.1%} full", err=True)
         click.echo(out)
+    need_some(tally, folder)

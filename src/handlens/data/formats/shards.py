@@ -180,7 +180,8 @@ def _groups(file: Path) -> Iterator[Members | Damage]:
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as cause:
         if members:
             yield members
-        yield _damage(file, f"is damaged ({cause})")
+        line = (str(cause).splitlines() or [type(cause).__name__])[0]  # tarfile tells of every compression it tried
+        yield _damage(file, f"is damaged ({line.rstrip(':')})")
 
 
 def _damage(file: Path, detail: str) -> Damage:
