@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from handlens import PACKAGED
-from handlens.engine import say
+from handlens.engine import say, signed_weights
 from handlens.engine.answerer import open_bundle
 from handlens.engine.bundle import MANIFEST, Bundle
 from handlens.engine.vision import OnnxVision, available_providers
@@ -92,3 +92,42 @@ def test_weights_beside_the_graph_count_and_are_checked(
     monkeypatch.setattr(belong, "total_bytes", lambda: 1_000_000_000)
     with pytest.raises(ModelError, match=message):
         open_bundle(folder).open_vision()
+
+
+def test_signed_weights_leave_every_bit_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both forms, on a graph with weights inside and on one with weights beside it."""
+    onnx = pytest.importorskip("onnx")
+    from handlens.export.onnx import quantise_vision
+
+    if not signed_weights.pays_here():
+        pytest.skip("this processor has no AVX-512 VNNI; signed weights would saturate")
+    bundle = Bundle.open(PACKAGED["nano"])
+    inside = quantise_vision(bundle.file("vision.onnx"), tmp_path / "inside.onnx")
+    onnx.save(onnx.load(str(inside)), str(tmp_path / "beside.onnx"), save_as_external_data=True, location="beside.data")
+    pixels = np.random.default_rng(0).uniform(-1, 1, (3, 224, 224)).astype(np.float32)
+    for file in (inside, tmp_path / "beside.onnx"):
+        found = []
+        for pays in (True, False):
+            monkeypatch.setattr(signed_weights, "pays_here", lambda pays=pays: pays)
+            found.append(OnnxVision(file, bundle.config, threads=1).encode(pixels))
+        np.testing.assert_array_equal(*found)
+
+
+def test_signed_weights_lose_128_with_their_zeros(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    from handlens.export.onnx import quantise_vision
+
+    file = quantise_vision(Bundle.open(PACKAGED["nano"]).file("vision.onnx"), tmp_path / "vision.onnx")
+    signed = signed_weights.read_signed(file)
+    assert signed is not None
+    before, after = onnx.load(str(file)).graph, onnx.load_from_string(signed.graph).graph
+    names = {name for node in before.node if node.op_type == "MatMulInteger" for name in (node.input[1], node.input[3])}
+    assert len(names) == 48
+    for old, new in zip(before.initializer, after.initializer, strict=True):
+        shift = 128 if old.name in names else 0
+        values = onnx.numpy_helper.to_array(old).astype(np.int64)
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(new).astype(np.int64), values - shift)
+
+
+def test_a_graph_in_floats_has_nothing_to_change() -> None:
+    assert signed_weights.read_signed(Bundle.open(PACKAGED["nano"]).file("vision.onnx")) is None

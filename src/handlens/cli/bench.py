@@ -15,6 +15,7 @@ import click
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of each engine.")
 @click.option("--threads", type=click.IntRange(min=1), help="For both engines.  [default: the free cores]")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=32, show_default=True, help="Tokens that are said.")
+@click.option("--prefill", type=click.Choice(["llama.cpp", "openvino"]), help="What reads the pictures of a prompt.")
 @click.option("--no-profile", is_flag=True, help="Ignore what `handlens tune` found.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 def bench(
@@ -25,6 +26,7 @@ def bench(
     rounds: int,
     threads: int | None,
     max_tokens: int,
+    prefill: str | None,
     no_profile: bool,
     as_json: bool,
 ) -> None:
@@ -38,6 +40,7 @@ def bench(
     is the median of each.
     """  # noqa: D301
     import contextlib
+    import dataclasses
 
     from handlens.engine.cores import count_free_cores
     from handlens.engine.setup import Setup, load_profile
@@ -52,6 +55,7 @@ def bench(
     if geometry.folder is None:
         raise SettingError(f"bench measures, so it needs weights; '{model}' is only a name; give a bundle")
     setup = (None if no_profile else load_profile(geometry.folder)) or Setup()
+    setup = dataclasses.replace(setup, prefill=prefill or setup.prefill)
     vision = benches.mmproj_of(geometry.folder, mmproj) if against else contextlib.nullcontext()
     with vision as file:
         report = benches.bench(
@@ -101,7 +105,8 @@ def show(report: dict[str, Any]) -> None:
         if spent and report["threads"] == 1:
             console.print(
                 f"by processor time, which a busy machine changes less: vision {spent['encode']:.2f}, prompt "
-                f"{spent['prefill']:.2f}, decoding {spent['decode']:.2f} times faster"
+                f"{spent['prefill']:.2f}, first word {spent['first_word']:.2f}, decoding {spent['decode']:.2f} times "
+                "faster"
             )
         shares = picture["shares"]
         console.print(

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Sequence
 from ctypes import POINTER, c_float, c_int8, c_int32
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
@@ -18,8 +19,12 @@ from handlens.engine.cores import count_free_cores
 from handlens.engine.gguf_header import Header, read_header
 from handlens.engine.room import Room
 from handlens.engine.setup import LOOKUP, Setup
+from handlens.engine.state import STORED, write_state
 from handlens.engine.text_rows import TextRows
 from handlens.errors import ModelError, SettingError
+
+if TYPE_CHECKING:
+    from handlens.engine.openvino_prefill import OpenVinoPrefill
 
 TEXT_CHUNK = 128
 """Tokens after the pictures are computed in chunks of this size, so that the next turn can begin at such an edge."""
@@ -67,8 +72,11 @@ class LlamaCppLanguage:
         self.width: int = self._lib.llama_model_n_embd(self._model)
         self._check_room()
         is_f32 = self._lib.llama_model_ftype(self._model) == 0
-        self._context = self._open_context(threads or count_free_cores(), is_f32 if exact is None else exact)
+        exact = is_f32 if exact is None else exact
+        self._kv = ("f32" if exact else "f16") if self._setup.kv == "auto" else self._setup.kv
+        self._context = self._open_context(threads or count_free_cores())
         self._memory = self._lib.llama_get_memory(self._context)
+        self._reader = self._open_reader(file, header, threads or count_free_cores())
         self._sequences = [0]
         self._length = 0
         self._known = np.zeros((0, self.width), dtype=np.float32)
@@ -83,12 +91,12 @@ class LlamaCppLanguage:
             raise SettingError(f"the prompt has {len(prompt.ids)} tokens; this half was opened for {self._room.prompt}")
         assert prompt.num_visual == len(visual_tokens), "one visual token per visual place"
         rows = self._embed(prompt, visual_tokens)
-        edges = chunk_edges(prompt, self._setup.batch)
+        edges = chunk_edges(prompt, self._setup.batch, whole=self._reader is not None)
         self._forget_answer()
         if np.array_equal(rows, self._known):
             self.num_reused = len(rows)
         else:
-            self._read(rows, edges)
+            self._read(rows, edges, handed=self._reader is not None and prompt.num_visual > 0 and edges[0] < len(rows))
             self._last_logits = self._logits(1, last=True)[0]
         self._length = len(rows)
         return self._last_logits.copy()
@@ -162,7 +170,7 @@ class LlamaCppLanguage:
         if not 1 <= self._room.beams <= MAX_BEAMS:
             raise SettingError(f"{self._room.beams} beams; 1 to {MAX_BEAMS} can be followed side by side")
 
-    def _open_context(self, threads: int, exact: bool) -> int:
+    def _open_context(self, threads: int) -> int:
         beams = self._room.beams
         params = self._lib.llama_context_default_params()
         # While beams change places, the old and the new ones exist side by side.
@@ -175,8 +183,7 @@ class LlamaCppLanguage:
         params.flash_attn_type = llama.FLASH_ATTENTION_ON if setup.flash else llama.FLASH_ATTENTION_OFF
         params.n_threads = setup.decode_threads or threads
         params.n_threads_batch = setup.prefill_threads or threads
-        kind = ("f32" if exact else "f16") if setup.kv == "auto" else setup.kv
-        params.type_k = params.type_v = llama.GGML_TYPES[kind.upper()]
+        params.type_k = params.type_v = llama.GGML_TYPES[self._kv.upper()]
         llama.complaints.clear()
         context = self._lib.llama_init_from_model(self._model, params)
         if not context:
@@ -218,12 +225,17 @@ class LlamaCppLanguage:
             self._lib.llama_memory_seq_rm(self._memory, keep, -1, -1)
         self._sequences = [0]
 
-    def _read(self, rows: Float32[np.ndarray, "tokens dim"], edges: tuple[int, ...]) -> None:
-        """Compute the prompt from the last edge up to which it equals the one before."""
+    def _read(self, rows: Float32[np.ndarray, "tokens dim"], edges: tuple[int, ...], *, handed: bool) -> None:
+        """Compute the prompt from the last edge up to which it equals the one before.
+
+        With ``handed`` the first chunk is computed by the other engine.
+        """
         begin = shared_edge(self._known, rows, self._edges, edges)
         self.num_reused, self._length = begin, begin
         self._known, self._edges = rows[:begin], ()  # true also when the next lines fail
         self._lib.llama_memory_seq_rm(self._memory, 0, begin, -1)
+        if handed and not begin:
+            begin = self._length = self._take_over(rows[: edges[0]])
         for start, stop in itertools.pairwise((begin, *(edge for edge in edges if edge > begin))):
             part = np.ascontiguousarray(rows[start:stop])
             wanted = (c_int8 * len(part))()
@@ -232,6 +244,31 @@ class LlamaCppLanguage:
             self._decode(llama.Batch(n_tokens=len(part), embd=pointer, logits=wanted))
             self._length += len(part)
         self._known, self._edges = rows, edges
+
+    def _take_over(self, rows: Float32[np.ndarray, "tokens dim"]) -> int:
+        """Let the other engine compute the first rows, put what it found into the cache, and return how many."""
+        assert self._reader is not None
+        keys, values = self._reader.read(rows)
+        state = write_state(keys, values, kind=self._kv.upper(), transposed=not self._setup.flash)
+        del keys, values
+        llama.complaints.clear()
+        if self._lib.llama_state_seq_set_data(self._context, state, len(state), 0) != len(state):
+            raise ModelError(
+                f"llama.cpp does not take the {len(rows)} tokens that OpenVINO read: {llama.last_complaint()}; "
+                "set prefill to llama.cpp"
+            )
+        return len(rows)
+
+    def _open_reader(self, file: Path, header: Header, threads: int) -> "OpenVinoPrefill | None":
+        """Return what reads pictures in place of llama.cpp; None where llama.cpp does."""
+        if self._setup.prefill != "openvino":
+            return None
+        from handlens.engine.openvino_prefill import OpenVinoPrefill
+
+        kind = STORED.get(self._kv.upper())
+        if kind is None:
+            raise SettingError(f"prefill openvino hands over f16 or f32, and kv is {self._kv}; set kv to f16")
+        return OpenVinoPrefill(file, header, threads=self._setup.prefill_threads or threads, stored=kind)
 
     def _decode(self, batch: llama.Batch) -> None:
         llama.complaints.clear()
@@ -251,8 +288,10 @@ class LlamaCppLanguage:
         return np.frombuffer(bytearray().join(rows), dtype=np.float32).reshape(-1, self.vocab_size)
 
 
-def chunk_edges(prompt: Prompt, batch: int) -> tuple[int, ...]:
+def chunk_edges(prompt: Prompt, batch: int, *, whole: bool = False) -> tuple[int, ...]:
     """Return where the chunks end in which a prompt is computed: full batches of pictures, then small ones of text.
+
+    With ``whole`` everything up to the last picture is one chunk, for an engine that has no batches.
 
     >>> chunk_edges(Prompt(ids=np.arange(700), is_visual=np.arange(700) < 600), 512)
     (512, 600, 700)
@@ -261,7 +300,7 @@ def chunk_edges(prompt: Prompt, batch: int) -> tuple[int, ...]:
     pictures_end = int(places[-1]) + 1 if len(places) else 0
     text = min(TEXT_CHUNK, batch)
     edges = {
-        *range(batch, pictures_end, batch),
+        *(() if whole else range(batch, pictures_end, batch)),
         pictures_end,
         *range(pictures_end + text, len(prompt.ids), text),
         len(prompt.ids),

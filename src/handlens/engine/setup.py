@@ -17,6 +17,7 @@ NO_PROFILE = "HANDLENS_NO_PROFILE"
 """Environment variable: 1 lets every run use the defaults."""
 LOOKUP = 15
 """With the token before them they make a batch of 16, which fills the registers of most processors."""
+PREFILLS = ("llama.cpp", "openvino")
 KV_KINDS = ("auto", "f16", "q8_0", "f32")
 
 
@@ -34,6 +35,8 @@ class Setup:
     """0 takes the free cores; so do the next two."""
     prefill_threads: int = 0
     decode_threads: int = 0
+    prefill: str = "llama.cpp"
+    """What reads the pictures of a prompt, one of ``PREFILLS``; llama.cpp reads the text after them and answers."""
     batch: int = 512
     """Prompt tokens handed over at once."""
     micro_batch: int = 256
@@ -53,6 +56,8 @@ class Setup:
     def __post_init__(self) -> None:
         if self.kv not in KV_KINDS:
             raise SettingError(f"unknown kv type '{self.kv}'{did_you_mean(self.kv, KV_KINDS)}")
+        if self.prefill not in PREFILLS:
+            raise SettingError(f"unknown prefill '{self.prefill}'{did_you_mean(self.prefill, PREFILLS)}")
         if self.kv == "q8_0" and not self.flash:
             raise SettingError("kv q8_0 needs flash attention; set flash to true or kv to f16")
         for name in ("batch", "micro_batch"):

@@ -14,6 +14,7 @@ import onnxruntime
 from jaxtyping import Float32
 
 from handlens.config import HandlensConfig
+from handlens.engine import signed_weights
 from handlens.engine.cores import count_free_cores
 from handlens.engine.inputs import slice_inputs
 from handlens.engine.say import say_once
@@ -111,12 +112,25 @@ def open_session(
             options.add_provider_for_devices(devices, plugin_options(provider) | dict(more or {}))
             return onnxruntime.InferenceSession(str(file), options)
         chain[0] = (chain[0], dict(more or {}))
+        if provider == "cpu" and signed_weights.pays_here() and (signed := signed_weights.read_signed(file)):
+            return _open_signed(signed, file, options, chain)
         return onnxruntime.InferenceSession(str(file), options, providers=chain)
     except Exception as cause:  # the library raises many kinds
         if provider != "cpu":
             say_once(f"provider '{provider}' cannot load {file.name} ({_first_line(cause)}); going on with 'cpu'")
             return open_session(file, "cpu", threads)
         raise _failure(file, f"cannot run {file}: {_first_line(cause)}; export the bundle again") from None
+
+
+def _open_signed(
+    signed: signed_weights.Signed, file: Path, options: onnxruntime.SessionOptions, chain: list[Any]
+) -> onnxruntime.InferenceSession:
+    """Return a session on the signed form of a graph."""
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in signed.beside.values()]
+    if values:
+        options.add_external_initializers(list(signed.beside), values)
+    return onnxruntime.InferenceSession(signed.graph, options, providers=chain)
 
 
 def available_providers() -> list[str]:

@@ -194,11 +194,21 @@ def quantise_vision(graph: Path, out: Path) -> Path:
         quantize_dynamic(
             graph, unfinished, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QUInt8
         )
+        _store_raw(unfinished)
         unfinished.replace(out)
     finally:
         logging.disable(quiet)
         unfinished.unlink(missing_ok=True)
     return out
+
+
+def _store_raw(file: Path) -> None:
+    """Store small integers as the large ones are, so that ``engine/signed_weights.py`` can change them in place."""
+    model = onnx.load(str(file))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.UINT8 and tensor.int32_data:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, str(file))
 
 
 def save(model: onnx.ModelProto, out: Path) -> Path:

@@ -19,6 +19,9 @@ from handlens.measure.trial import SECOND_QUESTION, Job, Trial, require, run_tri
 
 SIZES = ((448, 448), (1344, 1344))
 ENGINES = ("handlens", "llama.cpp")
+SPENT = {"encode": ("encode",), "prefill": ("prefill",), "decode": ("decode",),
+         "first_word": ("load_vision", "slice", "encode", "load_language", "prefill")}  # fmt: skip
+"""Figure -> phases whose processor time it is."""
 
 
 def bench(
@@ -155,14 +158,16 @@ def processor_ratios(trials: dict[str, list[Trial]]) -> dict[str, float]:
     Threads that wait in a loop count as working, so this says something for one thread only.
     """
     spent = {
-        name: {
-            phase: statistics.median((run.figures or {})["phases"][phase]["processor_seconds"] for run in runs)
-            for phase in ("encode", "prefill", "decode")
+        engine: {
+            name: statistics.median(
+                sum((run.figures or {})["phases"][phase]["processor_seconds"] for phase in phases) for run in runs
+            )
+            for name, phases in SPENT.items()
         }
-        for name, runs in trials.items()
+        for engine, runs in trials.items()
     }
     ours, theirs = spent["handlens"], spent["llama.cpp"]
-    return {phase: round(theirs[phase] / max(ours[phase], 1e-9), 3) for phase in ours}
+    return {name: round(theirs[name] / max(ours[name], 1e-9), 3) for name in ours}
 
 
 def _limits(device: Device) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from handlens.engine import memory
 if TYPE_CHECKING:
     from handlens.core.prompt import Prompt
     from handlens.engine.answerer import Lens
+    from handlens.engine.setup import Setup
 
 Figures = dict[str, Any]
 SPARE = 64
@@ -64,7 +65,19 @@ def _open(job: dict[str, Any]) -> "tuple[Lens, list[Any]]":
     llama.library()
     setup = Setup.from_json(job["setup"])
     lens = open_bundle(job["bundle"], setup=setup, keep=job.get("keep", False), verify=False)
+    if setup.prefill == "openvino" and "language" in job["parts"]:
+        _store_layers(Path(job["bundle"]), setup)
     return lens, [Picture(_image(source), "picture") for source in job["images"]]
+
+
+def _store_layers(folder: Path, setup: "Setup") -> None:
+    """Do what happens once per model before anything is measured."""
+    from handlens.engine.gguf_header import read_header
+    from handlens.engine.openvino_prefill import OpenVinoPrefill
+    from handlens.export.bundle import Bundle
+
+    file = folder / (setup.language or Bundle.open(folder).language)
+    OpenVinoPrefill(file, read_header(file), threads=1).prepare()
 
 
 def _stock_prompt(lens: "Lens", job: dict[str, Any]) -> str:

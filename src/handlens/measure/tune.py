@@ -5,6 +5,7 @@ a whole configuration costs the sum of its seconds and the larger of its peaks. 
 a sum. Inside the language half one setting is changed at a time, from the best so far, until nothing improves.
 """
 
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from handlens.engine.bundle import Bundle
-from handlens.engine.setup import Setup
+from handlens.engine.setup import PREFILLS, Setup
 from handlens.measure.goal import Goal
 from handlens.measure.trial import Job, Trial, run_trial
 
@@ -90,6 +91,7 @@ class Space:
     free_cores: int = 0
     """What 0 means here."""
     micro_batches: tuple[int, ...] = (256, 512, 128)
+    prefills: tuple[str, ...] = ("llama.cpp",)
     attention: tuple[tuple[bool, str], ...] = ((False, "auto"), (True, "auto"), (True, "q8_0"))
     layouts: tuple[tuple[bool | None, bool], ...] = ((None, True), (True, False), (False, False))
     """Mapping and repacking: copied and repacked, mapped, copied."""
@@ -105,6 +107,7 @@ class Space:
             "weights": [{"language": name} for name in self.languages],
             "layout": [{"mmap": mmap, "repack": repack} for mmap, repack in self.layouts],
             "threads": [{"prefill_threads": count, "decode_threads": count} for count in self.threads],
+            "prefill": [{"prefill": name} for name in self.prefills],
             "attention": [{"flash": flash, "kv": kv} for flash, kv in self.attention],
             "batch": [{"micro_batch": count} for count in self.micro_batches],
             "decode_threads": [{"decode_threads": count} for count in self.threads],
@@ -142,6 +145,7 @@ def space_of(folder: Path) -> Space:
         languages=files("language", ".gguf", bundle.language),
         threads=tuple(0 if count == free else count for count in counts),
         free_cores=free,
+        prefills=PREFILLS if importlib.util.find_spec("openvino") else PREFILLS[:1],
     )
 
 
