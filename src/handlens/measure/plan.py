@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from handlens.core.slicing import SlicePlan, plan_slices
+from handlens.engine import signed_weights
 from handlens.engine.memory import human
 from handlens.engine.setup import Setup
 from handlens.errors import SettingError
@@ -137,7 +138,8 @@ def make_plan(
             f"a prompt of {prompt_tokens} tokens and an answer of {answer_tokens} do not fit into the {positions} "
             "positions of this model; allow fewer slices or a shorter answer"
         )
-    parts = count_bytes(geometry, plan, size, prompt_tokens, answer_tokens, setup)
+    is_signed = device.is_measured and signed_weights.pays_here()
+    parts = count_bytes(geometry, plan, size, prompt_tokens, answer_tokens, setup, is_signed=is_signed)
     peaks = _peaks(parts, device.runtime_bytes, keep=keep)
     seconds = _seconds(geometry, device, plan, prompt_tokens, answer_tokens, setup)
     phases = tuple(
@@ -151,9 +153,16 @@ def make_plan(
 
 
 def count_bytes(
-    geometry: Geometry, plan: SlicePlan, size: tuple[int, int], prompt_tokens: int, answer_tokens: int, setup: Setup
+    geometry: Geometry,
+    plan: SlicePlan,
+    size: tuple[int, int],
+    prompt_tokens: int,
+    answer_tokens: int,
+    setup: Setup,
+    *,
+    is_signed: bool = False,
 ) -> dict[str, int]:
-    """Return the bytes of everything that is held at some time."""
+    """Return the bytes of everything that is held at some time; signed weights are a copy of those in the file."""
     vision, language = geometry.vision, geometry.language
     patches = max(rows * columns for rows, columns in plan.patches)
     cell_px = sum(rows * columns for rows, columns in plan.patches) * vision.patch_px**2
@@ -165,8 +174,8 @@ def count_bytes(
     kv = geometry.kv_bytes_per_token * cells
     return {
         "picture": 3 * (size[0] * size[1] + cell_px + refined_px),
-        "vision_load": int(geometry.vision_bytes * _factor(LOAD_FACTOR, geometry)) + SESSION_BYTES,
-        "vision": int(geometry.vision_bytes * _factor(HOLD_FACTOR, geometry)) + SESSION_BYTES,
+        "vision_load": int(geometry.vision_bytes * _factor(LOAD_FACTOR, geometry, is_signed)) + SESSION_BYTES,
+        "vision": int(geometry.vision_bytes * _factor(HOLD_FACTOR, geometry, is_signed)) + SESSION_BYTES,
         "vision_work": 4 * patches * (2 * vision.mlp_width + 6 * vision.width) + 8 * vision.num_heads * patches**2,
         "visual_tokens": 2 * 4 * geometry.visual_tokens(plan) * language.width,
         "language": geometry.language_bytes,
@@ -177,8 +186,8 @@ def count_bytes(
     }
 
 
-def _factor(table: Mapping[str, float], geometry: Geometry) -> float:
-    if geometry.is_beside and "beside" in table:
+def _factor(table: Mapping[str, float], geometry: Geometry, is_signed: bool) -> float:
+    if geometry.is_beside and "beside" in table and not is_signed:
         return table["beside"]
     return table["int8" if geometry.vision_kind == "int8" else "fp32"]
 
