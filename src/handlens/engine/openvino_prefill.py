@@ -71,7 +71,7 @@ class OpenVinoPrefill:
 
     def read(
         self, rows: Float32[np.ndarray, "tokens dim"]
-    ) -> tuple[list[Float[np.ndarray, "tokens channels"]], list[Float[np.ndarray, "tokens channels"]]]:
+    ) -> tuple[list[Float[np.ndarray, "tokens columns"]], list[Float[np.ndarray, "tokens columns"]]]:
         """Return rotated keys and values of every layer, channels in the order of the GGUF weights."""
         folder = self.prepare()
         cos, sin = self._rotations(len(rows))

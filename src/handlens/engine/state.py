@@ -15,7 +15,7 @@ MAGIC = 0xAF143CD8
 STORED = {"F16": np.float16, "F32": np.float32}
 """Types of keys and values that can be written."""
 
-Rows = Sequence[Float[np.ndarray, "tokens channels"]]
+Rows = Sequence[Float[np.ndarray, "tokens columns"]]
 
 
 def write_state(keys: Rows, values: Rows, *, kind: str, transposed: bool) -> bytes:

@@ -72,9 +72,9 @@ def _open(job: dict[str, Any]) -> "tuple[Lens, list[Any]]":
 
 def _store_layers(folder: Path, setup: "Setup") -> None:
     """Do what happens once per model before anything is measured."""
+    from handlens.engine.bundle import Bundle
     from handlens.engine.gguf_header import read_header
     from handlens.engine.openvino_prefill import OpenVinoPrefill
-    from handlens.export.bundle import Bundle
 
     file = folder / (setup.language or Bundle.open(folder).language)
     OpenVinoPrefill(file, read_header(file), threads=1).prepare()
