@@ -55,7 +55,7 @@ def test_a_bundle_is_scored_and_its_answers_are_kept(bundle, tmp_path, capsys):
 def test_a_table_for_people(model, capsys):
     assert run(["eval", str(model), *FEW, "--seed", "5"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.split() == ["task", "n", "exact", "95", "%", "interval", "CER"] for line in lines)
+    assert any(line.split() == ["task", "n", "exact", "95", "%", "interval", "CER", "measured", "by"] for line in lines)
     (whole,) = [line.split() for line in lines if "labels (all)" in line]
     # labels (all) | n | exact | low to high | CER
     assert len(whole) == 8
