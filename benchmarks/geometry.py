@@ -1,9 +1,9 @@
-"""Write a model of random weights at 2B geometry that stock llama.cpp can see with, for ``handlens bench``.
+"""Write a model of random weights at 2B or 8B geometry that stock llama.cpp can see with, for ``handlens bench``.
 
-    python benchmarks/geometry_2b.py --to 2b && handlens bench 2b --against llama.cpp --threads 1
+    python benchmarks/geometry.py 2b && handlens bench 2b --against llama.cpp --threads 1
 
-llama.cpp has no vision part for MiniCPM-V 2.0. This takes the sizes of its halves, 26 layers of SigLIP-400M and 40
-layers of width 2304, in the form of 4.0: a plain Llama behind a resampler of 64 queries.
+8b is MiniCPM-Llama3-V 2.5 as it is. llama.cpp has no vision part for MiniCPM-V 2.0, so 2b takes the sizes of its halves,
+26 layers of SigLIP-400M and 40 layers of width 2304, in the form of 4.0: a plain Llama behind a resampler of 64 queries.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from handlens.models.make import make_random
 from handlens.models.released import released_config
 
 
-def config() -> HandlensConfig:
+def config_2b() -> HandlensConfig:
     """Return the sizes of 2.0 in the form of 4.0."""
     sizes, form = released_config("2.0"), released_config("4.0")
     language = replace(sizes.language, kind="llama", scale_emb=1.0, scale_depth=None, dim_model_base=None)
@@ -30,10 +30,13 @@ def config() -> HandlensConfig:
 def main() -> None:
     """Write the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--to", type=Path, default=Path("2b"))
+    parser.add_argument("size", choices=("2b", "8b"))
+    parser.add_argument("--to", type=Path, help="folder to write  [default: the size]")
     parser.add_argument("--quant", default="Q4_K_M")
-    arguments = parser.parse_args()
-    print(make_random(config(), arguments.to, quant=arguments.quant, mmproj=True, name="2b-random"))
+    given = parser.parse_args()
+    config = config_2b() if given.size == "2b" else released_config("2.5")
+    to = given.to or Path(given.size)
+    print(make_random(config, to, quant=given.quant, mmproj=True, name=f"{given.size}-random"))
 
 
 if __name__ == "__main__":
