@@ -2,8 +2,9 @@
 
     python benchmarks/geometry.py 2b && handlens bench 2b --against llama.cpp --threads 1
 
-8b is MiniCPM-Llama3-V 2.5 as it is. llama.cpp has no vision part for MiniCPM-V 2.0, so 2b takes the sizes of its halves,
-26 layers of SigLIP-400M and 40 layers of width 2304, in the form of 4.0: a plain Llama behind a resampler of 64 queries.
+8b is MiniCPM-Llama3-V 2.5 as it is. llama.cpp has no vision part for MiniCPM-V 2.0, so 2b takes the sizes of its
+halves, 26 layers of SigLIP-400M and 40 layers of width 2304, in the form of 4.0: a plain Llama behind a resampler of
+64 queries.
 """
 
 import argparse
