@@ -7,7 +7,7 @@ import pytest
 
 from handlens.engine import memory
 
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, so it runs on Linux, as CI does")
 
 
 @linux
