@@ -27,7 +27,10 @@ def drawn_by_pillow(font: Font, text: str) -> np.ndarray:
     return np.asarray(image)
 
 
-@pytest.mark.skipif(not features.check("raqm"), reason="Pillow has no raqm to compare with; its wheels for Linux, which CI installs, have it")
+@pytest.mark.skipif(
+    not features.check("raqm"),
+    reason="Pillow has no raqm to compare with; its wheels for Linux, which CI installs, have it",
+)
 @pytest.mark.parametrize("code", TEXTS)
 def test_ink_is_that_of_raqm(code: str) -> None:
     font = next(font for font in language(code).fonts("train") if not font.weight or font.weight == 400)
