@@ -184,3 +184,11 @@ def test_the_page_shows_a_typical_mistake_of_every_task(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["page.png"]
     with pytest.raises(SettingError, match="cannot write the page"):
         save_mistakes(report, tmp_path / "missing" / "page.png")
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "is_measured"), [("tables.markdown", "| a |", True), ("scenes.exists", "ja", False)]
+)
+def test_a_measure_of_words_leaves_out_other_languages(task, text, is_measured):
+    german = Answered(key="k", task=task, question="?", truth=text, answer=text, language="de")
+    assert (score(task, [german]).measure is not None) == is_measured

@@ -18,7 +18,7 @@ from handlens.data.generate import KINDS as ALL_KINDS
 from handlens.data.generate import SPLITS, generate
 from handlens.data.generate.language import language
 from handlens.errors import DataError, SettingError, did_you_mean
-from handlens.eval.measures import Measure, measure, spoken_share
+from handlens.eval.measures import ENGLISH, Measure, measure, spoken_share
 from handlens.eval.scorers import character_error_rate, wilson
 
 KINDS = ("lines", "scenes", "receipts", "labels", "tables")
@@ -79,13 +79,14 @@ class Report:
 def score(task: str, answers: Sequence[Answered]) -> TaskScore:
     """Return the score of one task."""
     hits = sum(answer.is_exact for answer in answers)
+    known = [answer for answer in answers if answer.language == "en" or task not in ENGLISH]
     return TaskScore(
         task=task,
         count=len(answers),
         exact=hits / max(len(answers), 1),
         interval=wilson(hits, len(answers)),
         cer=character_error_rate([(answer.truth, answer.answer.strip()) for answer in answers]),
-        measure=measure(task, [(answer.truth, answer.answer) for answer in answers if answer.language == "en"]),
+        measure=measure(task, [(answer.truth, answer.answer) for answer in known]),
     )
 
 

@@ -122,7 +122,9 @@ MEASURES: dict[str, Callable[[Sequence[Pair]], Measure]] = {
     "charts.value": near_share,
     "scenes.exists": presence_f1,
 }
-"""Task -> its measure; the true answers of ``scenes.exists`` are English ones."""
+"""Task -> its measure."""
+ENGLISH = frozenset({"scenes.exists"})
+"""Tasks whose measure knows the words of English only."""
 
 
 def measure(task: str, pairs: Sequence[Pair]) -> Measure | None:
