@@ -20,11 +20,11 @@ def test_rendering_is_that_of_training(target) -> None:
 
     phase = Phase(
         name="sft", trains=("language",), objective="answers", sides_px=(224,), slicing=True, mixture={"labels": 1.0},
-        steps=1, rate=1e-3, slices_per_step=4, pictures_per_step=1,
+        steps=1, rate=1e-3, slices_per_step=4, pictures_per_step=1, turns_per_picture=99,
     )  # fmt: skip
     for index in range(4):
         record = generate("labels", 7, index)
-        sample = build_sample(record, phase, HandlensConfig(), target.tokenizer, 224, random.Random(3), max_turns=99)
+        sample = build_sample(record, phase, HandlensConfig(), target.tokenizer, 224, random.Random(3))
         turns = list(record.turns)
         random.Random(3).shuffle(turns)  # as choose_turns draws them
         rendered = render(talk([(t.question, t.answer) for t in turns]), [record.picture.size], target)

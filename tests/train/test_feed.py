@@ -36,7 +36,7 @@ def sample(sft, config, tokenizer):
 
 def chosen(phase):
     """The turns that ``sample`` asks, in its order."""
-    return choose_turns(SCENE, phase, random.Random(5), 4)
+    return choose_turns(SCENE, phase, random.Random(5))
 
 
 def test_targets_are_the_answers_with_their_end(sample, sft, tokenizer):

@@ -7,6 +7,7 @@ import pytest
 
 from handlens.data.shards import read_shards, write_shards
 from handlens.errors import DataError
+from handlens.train.feed import choose_turns
 from handlens.train.source import Shards, draw_generated, find_places, pick_language
 
 
@@ -41,6 +42,16 @@ def test_languages_come_by_their_shares(sft):
     assert min(counts["en"], counts["de"]) >= 5
     again = draw_generated(phase, random.Random(7), 7, "train")
     assert (again.key, again.turns) == (drawn[7].key, drawn[7].turns)
+
+
+def test_more_questions_are_drawn_where_a_phase_asks_them(sft):
+    few = replace(sft, mixture={"scenes": 1.0})
+    many = replace(few, turns_per_picture=8)
+    for index in range(5):
+        one, other = (draw_generated(phase, random.Random(index), index, "train") for phase in (few, many))
+        assert len(one.turns) < 8 <= len(other.turns)
+        assert other.picture.tobytes() == one.picture.tobytes()
+        assert len(choose_turns(other, many, random.Random(1))) == 8
 
 
 def test_a_language_is_left_out_where_a_kind_cannot_be_drawn(sft):

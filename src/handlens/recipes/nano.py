@@ -8,26 +8,21 @@ from handlens.config import HandlensConfig, LanguageConfig, ResamplerConfig, Sli
 from handlens.data.generate import LANGUAGES
 from handlens.train.phases import Phase, Recipe
 
-TALK = {"lines": 0.55, "pages": 0.1, "scenes": 0.15, "receipts": 0.05, "labels": 0.08, "tables": 0.07}
-EVERYTHING = {"lines": 0.28, "pages": 0.15, "scenes": 0.22, "receipts": 0.18, "labels": 0.09, "tables": 0.08}
-
-INSTRUCT = {"lines": 0.28, "pages": 0.07, "scenes": 0.35, "receipts": 0.12, "labels": 0.1, "tables": 0.08}
-FOLLOW = {
-    "lines": 0.24, "pages": 0.06, "scenes": 0.30, "receipts": 0.14, "labels": 0.10, "tables": 0.10, "forms": 0.06,
-}  # fmt: skip
-ZOOMED = {
-    "lines": 0.26, "pages": 0.06, "scenes": 0.24, "receipts": 0.18, "labels": 0.10, "tables": 0.10, "forms": 0.06,
-}  # fmt: skip
-SAID = {
-    "lines": 0.28, "pages": 0.06, "scenes": 0.25, "receipts": 0.14, "labels": 0.07, "tables": 0.08, "forms": 0.04,
-    "charts": 0.08,
-}  # fmt: skip
 TIER_A = ("de", "es", "fr", "it", "nl", "pt")
 TIER_B = tuple(code for code in LANGUAGES if code not in ("en", *TIER_A))
+SOME = {"en": 0.85} | dict.fromkeys(TIER_A, 0.025)
 SPOKEN = {"en": 0.72} | dict.fromkeys(TIER_A, 0.03) | dict.fromkeys(TIER_B, 0.10 / len(TIER_B))
 """Tier A is read and answered freely, tier B is shown: a language of it has less than 0.5 % of the records."""
+
+TALK = {"lines": 0.55, "pages": 0.1, "scenes": 0.15, "receipts": 0.05, "labels": 0.08, "tables": 0.07}
 CELLS = {"pages": 0.3, "lines": 0.3, "scenes": 0.2, "receipts": 0.12, "labels": 0.08}
 SHOWN = {"pages": 0.33, "lines": 0.25, "scenes": 0.2, "receipts": 0.1, "labels": 0.06, "tables": 0.06}
+TOLD = {"lines": 0.26, "pages": 0.08, "scenes": 0.3, "receipts": 0.16, "labels": 0.08, "tables": 0.12}
+INSTRUCT = {"lines": 0.28, "pages": 0.07, "scenes": 0.31, "receipts": 0.14, "labels": 0.1, "tables": 0.1}
+FOLLOW = {
+    "lines": 0.26, "pages": 0.06, "scenes": 0.22, "receipts": 0.16, "labels": 0.08, "tables": 0.1, "forms": 0.04,
+    "charts": 0.08,
+}  # fmt: skip
 
 
 def model(vocab_size: int = 512) -> HandlensConfig:
@@ -52,56 +47,61 @@ def recipe() -> Recipe:
         phases=(
             Phase(
                 name="language", trains=("language",), objective="text", sides_px=(224,), slicing=False,
-                mixture=TALK, steps=800, rate=3e-3, slices_per_step=1000, pictures_per_step=16, ramp_pictures=10000,
+                mixture=TALK, languages=SOME, turns_per_picture=6, steps=800, rate=3e-3, slices_per_step=500,
+                pictures_per_step=8, streams=2, ramp_pictures=10000,
             ),
             Phase(
                 name="vision", trains=("vision",), objective="reading", sides_px=(224,), slicing=True,
-                mixture={"pages": 0.7, "lines": 0.1, "scenes": 0.2}, steps=3000, rate=2.5e-3, slices_per_step=8,
-                pictures_per_step=64, ramp_pictures=16000,
+                mixture={"pages": 0.7, "lines": 0.1, "scenes": 0.2}, languages=SOME, steps=4500, rate=2.5e-3,
+                slices_per_step=4, pictures_per_step=64, streams=2, ramp_pictures=16000,
             ),
             Phase(
                 name="gather", trains=("vision",), objective="gather", sides_px=(224,), slicing=True,
-                mixture=CELLS, steps=1200, rate=2.5e-3, slices_per_step=10, pictures_per_step=64, ramp_pictures=2000,
+                mixture=CELLS, languages=SOME, steps=1600, rate=2.5e-3, slices_per_step=6, pictures_per_step=64,
+                streams=2, ramp_pictures=2000,
             ),
             Phase(
                 name="layout", trains=("language",), objective="layout", sides_px=(224,), slicing=True,
-                mixture=EVERYTHING, steps=1700, rate=2e-3, slices_per_step=60, pictures_per_step=16,
-                ramp_pictures=8000,
+                mixture=TOLD, languages=SOME, turns_per_picture=8, answer_weight="root", steps=700, rate=2e-3,
+                slices_per_step=30, pictures_per_step=8, streams=2, ramp_pictures=6000,
             ),
             Phase(
                 name="warmup", trains=("resampler",), objective="cells", sides_px=(224,), slicing=False, mixture=SHOWN,
-                steps=120, rate=3e-3, slices_per_step=16, pictures_per_step=16, ramp_pictures=500,
+                languages=SOME, steps=120, rate=3e-3, slices_per_step=8, pictures_per_step=8, streams=2,
+                ramp_pictures=500,
             ),
             Phase(
                 name="resolution", trains=("vision",), objective="cells", sides_px=(224,), slicing=False,
-                mixture=SHOWN, steps=40, rate=1e-3, slices_per_step=16, pictures_per_step=16,
+                mixture=SHOWN, languages=SOME, steps=40, rate=1e-3, slices_per_step=8, pictures_per_step=8, streams=2,
+                head_of="warmup",
             ),
             Phase(
                 name="adaptive", trains=("vision", "resampler"), objective="cells", sides_px=(224,), slicing=True,
-                mixture=SHOWN, steps=400, rate=1.5e-3, slices_per_step=16, pictures_per_step=16,
+                mixture=SHOWN, languages=SOME, steps=600, rate=1.5e-3, slices_per_step=8, pictures_per_step=8,
+                streams=2, head_of="resolution",
+            ),
+            Phase(
+                name="join", trains=(), objective="cells", sides_px=(224,), slicing=True, mixture=SHOWN, languages=SOME,
+                optimiser="adamw", weight_decay=0.0, steps=160, rate=1.5e-2, slices_per_step=8, pictures_per_step=8,
+                streams=2, decay_share=0.9, ramp_pictures=1, warmup_steps=5,
             ),
             Phase(
                 name="sft", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
-                slicing=True, mixture=INSTRUCT, zoomed_share=0.06, cells_weight=1.0, steps=500, rate=1.5e-3,
-                slices_per_step=36, pictures_per_step=16, decay_share=0.5, ramp_pictures=1, warmup_steps=25,
+                slicing=True, mixture=INSTRUCT, languages=SOME, zoomed_share=0.06, cells_weight=1.0, head_of="join",
+                turns_per_picture=6, answer_weight="root", steps=500, rate=1.5e-3, slices_per_step=20,
+                pictures_per_step=8, streams=2, decay_share=0.0, ramp_pictures=1, warmup_steps=25,
             ),
             Phase(
                 name="sft-2", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
-                slicing=True, mixture=FOLLOW, zoomed_share=0.06, cells_weight=1.0, head_of="sft", steps=1600,
-                rate=1.5e-3, slices_per_step=36, pictures_per_step=16, decay_share=0.6, ramp_pictures=1,
-                warmup_steps=25,
-            ),
-            Phase(
-                name="sft-3", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
-                slicing=True, mixture=ZOOMED, zoomed_share=0.2, cells_weight=1.0, head_of="sft-2", steps=1350,
-                rate=1.3e-3, slices_per_step=40, pictures_per_step=16, decay_share=0.75, ramp_pictures=1,
-                warmup_steps=25,
+                slicing=True, mixture=FOLLOW, languages=SOME, zoomed_share=0.1, cells_weight=1.0, head_of="sft",
+                turns_per_picture=6, answer_weight="root", steps=400, rate=1.5e-3, slices_per_step=20,
+                pictures_per_step=8, streams=2, decay_share=0.0, ramp_pictures=1, warmup_steps=25,
             ),
             Phase(
                 name="multilingual", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
-                slicing=True, mixture=SAID, languages=SPOKEN, zoomed_share=0.12, cells_weight=1.0, head_of="sft-3",
-                answer_weight="root", steps=4000, rate=1e-3, slices_per_step=40, pictures_per_step=16,
-                decay_share=0.9, ramp_pictures=1, warmup_steps=25,
+                slicing=True, mixture=FOLLOW, languages=SPOKEN, zoomed_share=0.15, cells_weight=1.0, head_of="sft-2",
+                turns_per_picture=6, answer_weight="root", steps=2900, rate=1.5e-3, slices_per_step=20,
+                pictures_per_step=8, streams=2, decay_share=0.95, ramp_pictures=1, warmup_steps=25,
             ),
         ),
     )  # fmt: skip

@@ -131,13 +131,13 @@ def picture_text(record: Record) -> str:
     return "\n".join(" ".join(line.text for line in row) for row in rows)
 
 
-def choose_turns(record: Record, phase: Phase, rng: random.Random, limit: int) -> list[RecordTurn]:
+def choose_turns(record: Record, phase: Phase, rng: random.Random) -> list[RecordTurn]:
     """Return the turns of a record that a phase uses, shuffled."""
     turns = list(record.turns)
     if phase.captions_only:
         turns = [turn for turn in turns if turn.task.endswith(CAPTION_TASKS)] or turns[:1]
     rng.shuffle(turns)
-    return turns[:limit]
+    return turns[: phase.turns_per_picture]
 
 
 def build_targets(
@@ -170,8 +170,6 @@ def build_sample(
     tokenizer: Tokenizer | None,
     side_px: int,
     rng: random.Random,
-    *,
-    max_turns: int = 4,
 ) -> Sample:
     """Return the sample of one record at a resolution."""
     family = family_named(config.family)
@@ -199,7 +197,7 @@ def build_sample(
             patches=patches, plans=(plan,), labels=labels, ids=empty, is_visual=empty.astype(bool),
             targets=empty + IGNORED, tasks=empty - 1, task_names=(),
         )  # fmt: skip
-    turns = choose_turns(record, phase, rng, max_turns)
+    turns = choose_turns(record, phase, rng)
     if phase.objective == "text":
         head = f"<image_id>0</image_id><image>{picture_text(record)}</image>\n" + turns[0].question
         text = family.template.user.replace("{text}", head) + family.template.opening

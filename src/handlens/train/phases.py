@@ -48,6 +48,9 @@ class Phase:
     """What a long answer counts beside a short one: as many times as it has words, or the root of that."""
     zoomed_share: float = 0.0
     """Share of pictures that come two to five times as large in area, as a better camera would take them."""
+    turns_per_picture: int = 4
+    """At most so many questions are asked about a picture; where it is more than 4, more are drawn too. What a picture
+    costs is its visual tokens: questions beside them are cheap."""
     ramp_pictures: int = 0
     """Records after which pictures are as damaged as they get; they begin clean."""
     warmup_steps: int = 50

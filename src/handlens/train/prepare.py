@@ -32,7 +32,7 @@ def prepare(
         fitted = warm_start(model, config, recipe, phase)
         report({"phase": phase.name, "step": 0, "of": phase.steps, "place_r2": round(fitted, 4)})
     eyes = out / "layout" / EYES
-    if phase.name == "sft" and eyes.exists():
+    if phase.name == "join" and eyes.exists():
         tables = CellTables(config.resampler.width)
         tables.load_state_dict(load_file(str(eyes)))
         fitted = join_eyes(model, config, recipe, phase, tables)

@@ -15,7 +15,10 @@ from handlens.core.slicing import SlicePlan
 from handlens.data.records import Record
 from handlens.train.warmstart import CODE
 
-CHARACTERS = "".join(map(chr, range(33, 127))) + "€£°–éüßñ"
+CHARACTERS = (
+    "".join(map(chr, range(33, 127))) + "€£°–éüßñ" + "áàâãäçêèëíîìóòôõöúùûœ" + "ÁÀÂÃÄÇÉÈÊËÍÎÓÔÕÖÚÙÛÜ" + "¡¿«»“”„"
+)
+"""What is named: printable ASCII, and the letters and marks of the six languages of tier A."""
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring")
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "black", "white", "brown", "pink", "gray")
 _PER_PATCH = 2

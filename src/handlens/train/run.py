@@ -30,7 +30,7 @@ from handlens.train.loop import HEAD, Report, train_phase
 from handlens.train.pause import GRACE_SECONDS, OutOfTime, Pause, pause_on_signals
 from handlens.train.phases import Phase, Recipe
 from handlens.train.prepare import prepare
-from handlens.train.source import Draw, Shards, draw_generated, pick_kind
+from handlens.train.source import Draw, Shards, draw_generated, pick_kind, pick_language
 from handlens.train.state import read_progress
 from handlens.train.vocabulary import save_vocabulary, train_vocabulary
 
@@ -49,10 +49,12 @@ class Paused(TrainingError):
 
 def vocabulary_texts(recipe: Recipe, count: int | None = None) -> Iterator[str]:
     """Yield questions, answers and printed text of generated records."""
-    mixture = recipe.phases[0].mixture
+    first = recipe.phases[0]
     for index in range(recipe.vocabulary_records if count is None else count):
         rng = random.Random(f"{recipe.seed}/vocabulary/{index}")
-        record = generate(pick_kind(mixture, rng), rng.getrandbits(31), index)
+        kind = pick_kind(first.mixture, rng)
+        tongue = pick_language(first.languages, kind, rng)
+        record = generate(kind, rng.getrandbits(31), index, languages=(tongue,))
         for turn in record.turns:
             yield turn.question
             if not turn.task.endswith(".read"):

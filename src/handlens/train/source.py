@@ -36,7 +36,10 @@ def draw_generated(phase: Phase, own: random.Random, index: int, split: str) -> 
     level = own.random() * min(1.0, index / max(phase.ramp_pictures, 1))
     kind = pick_kind(phase.mixture, own)
     tongue = pick_language(phase.languages, kind, own)
-    return generate(kind, own.getrandbits(31), index, split=split, level=level, languages=(tongue,))
+    wanted = phase.turns_per_picture if phase.talks and phase.turns_per_picture > 4 else 0
+    return generate(
+        kind, own.getrandbits(31), index, split=split, level=level, languages=(tongue,), turns=wanted
+    )  # fmt: skip
 
 
 def pick_language(shares: dict[str, float], kind: str, rng: random.Random) -> str:

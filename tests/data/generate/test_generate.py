@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from handlens.data.generate import KINDS, MIXTURE, generate
+from handlens.data.generate import KINDS, MIXTURE, WHOLE_TASKS, generate
 from handlens.data.generate.words import is_heldout
 from handlens.data.records import Record
 from handlens.errors import DataError
@@ -125,6 +125,26 @@ def test_a_quarter_of_the_pictures_is_clean_at_full_level() -> None:
 
 def test_level_zero_is_always_clean() -> None:
     assert all(record.facts["clean"] for record in some("mixed", 30, level=0.0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_questions_are_asked_about_the_same_picture(kind: str) -> None:
+    for index in range(4):
+        few, many = generate(kind, 5, index), generate(kind, 5, index, turns=9)
+        assert many.picture.tobytes() == few.picture.tobytes()
+        assert many.turns[: len(few.turns)] == few.turns
+        assert len(few.turns) <= len(many.turns)
+        added = many.turns[len(few.turns) :]
+        for number, turn in enumerate(added, start=len(few.turns)):
+            before = [other for other in many.turns[:number] if other.task == turn.task]
+            assert turn.question not in [other.question for other in before]
+            assert not (before and turn.task.endswith(WHOLE_TASKS))
+            if kind != "scenes" and len(turn.answer) > 3:
+                assert turn.answer not in [other.answer for other in before]
+
+
+def test_scenes_have_as_many_questions_as_are_wanted() -> None:
+    assert all(len(generate("scenes", 6, index, turns=8).turns) >= 8 for index in range(20))
 
 
 def test_mixture_draws_its_shares() -> None:

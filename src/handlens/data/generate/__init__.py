@@ -10,7 +10,7 @@ from random import Random
 from handlens.data.generate.board import Overfull
 from handlens.data.generate.language import LANGUAGES, Language, language
 from handlens.data.generate.page import Page
-from handlens.data.records import Record
+from handlens.data.records import Record, Turn
 from handlens.errors import DataError, did_you_mean
 
 KINDS: tuple[str, ...] = (
@@ -27,17 +27,23 @@ MIXTURE: dict[str, int] = {
 LICENCE = "CC0-1.0"
 SOURCE = "handlens.data.generate"
 
+WHOLE_TASKS = (".read", ".describe", ".markdown", ".html")
+"""Endings of the tasks whose answer tells the whole picture."""
+
 Draw = Callable[[Random, str, float, Language], Page]
 
 
 def generate(
-    kind: str, seed: int, index: int, *, split: str = "train", level: float = 1.0, languages: Sequence[str] = ("en",)
-) -> Record:
+    kind: str, seed: int, index: int, *, split: str = "train", level: float = 1.0, languages: Sequence[str] = ("en",),
+    turns: int = 0,
+) -> Record:  # fmt: skip
     """Return picture number ``index`` of a kind; a pure function of its arguments.
 
     ``split`` is train, validation (as train, other draws) or heldout (words, fonts and layouts
     that train never shows). ``level`` 0 to 1 scales damage and difficulty. Where several
-    ``languages`` are given, pictures take them in turn.
+    ``languages`` are given, pictures take them in turn. Each picture is asked about as its kind is,
+    mostly two to four times, and again until there are at least ``turns`` different questions or no
+    more are found; the whole is read or described once at most.
 
     Raises:
         DataError: an unknown kind, split or language, a language that cannot be drawn in this
@@ -66,7 +72,7 @@ def generate(
     return Record(
         key=f"{name}-{split}-{seed}-{index:07d}", kind=page.kind, split=split, language=tongue.code,
         picture=page.picture, lines=page.lines, things=page.things, table=page.table,
-        turns=page.turns, facts=page.facts, seed=seed, licence=LICENCE, source=SOURCE,
+        turns=_draw_turns(page, rng, turns), facts=page.facts, seed=seed, licence=LICENCE, source=SOURCE,
     )  # fmt: skip
 
 
@@ -78,6 +84,30 @@ def _draw_until_it_fits(draw: Draw, rng: Random, split: str, level: float, tongu
         except Overfull:
             continue
     return draw(rng, split, level, tongue)
+
+
+def _draw_turns(page: Page, rng: Random, wanted: int) -> tuple[Turn, ...]:
+    """Draw questions, and more of them while there are fewer than wanted."""
+    drawn = page.talk(rng)
+    for _ in range(wanted):
+        if len(drawn) >= wanted:
+            break
+        for turn in page.talk(rng):
+            if not any(_is_told(turn, before, page.kind) for before in drawn):
+                drawn += (turn,)
+    return drawn
+
+
+def _is_told(turn: Turn, before: Turn, kind: str) -> bool:
+    """True where an earlier answer holds this one: the same question, the whole again, or a name in other words."""
+    if turn.task != before.task:
+        return False
+    is_name = kind != "scenes" and len(turn.answer) > 3
+    return (
+        turn.question == before.question
+        or turn.task.endswith(WHOLE_TASKS)
+        or (is_name and turn.answer == before.answer)
+    )
 
 
 def languages_of(kind: str) -> tuple[str, ...]:

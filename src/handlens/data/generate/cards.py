@@ -64,7 +64,8 @@ def draw_card(rng: Random, split: str, level: float, tongue: Language | None = N
     board.text(bold, specimen, width / 2, height - 8, (190, 30, 40), anchor="middle", most_px=width - 30)
     shot = board.shoot(rng, level, margin_px=rng.randint(8, 20) if rng.random() < 0.7 * level else 0)
     return Page(
-        kind="cards", picture=shot.picture, lines=shot.lines, turns=_talk(rng, tongue, kind, specimen, fields),
+        kind="cards", picture=shot.picture, lines=shot.lines,
+        talk=lambda own: _talk(own, tongue, kind, specimen, fields),
         facts={
             "layout": layout, "font": body.font.file, "clean": shot.clean, "title": kind, "country": tongue.upper(land),
             "specimen": specimen, "fields": fields,

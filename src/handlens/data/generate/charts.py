@@ -50,7 +50,7 @@ def draw_chart(rng: Random, split: str, level: float, tongue: Language | None = 
     table = (header, *((name, str(value)) for name, value in zip(names, values, strict=True)))
     return Page(
         kind="charts", picture=shot.picture, lines=shot.lines, table=table,
-        turns=_talk(rng, tongue, heading, names, values, table),
+        talk=lambda own: _talk(own, tongue, heading, names, values, table),
         facts={
             "layout": layout, "font": body.font.file, "clean": shot.clean, "title": heading,
             "series": [[name, value] for name, value in zip(names, values, strict=True)],

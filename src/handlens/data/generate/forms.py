@@ -43,7 +43,8 @@ def draw_form(rng: Random, split: str, level: float, tongue: Language | None = N
     board.trim(at + rng.randint(6, 24))
     shot = board.shoot(rng, level, boxes=boxes, margin_px=rng.randint(6, 14) if rng.random() < 0.3 * level else 0)
     return Page(
-        kind="forms", picture=shot.picture, lines=shot.lines, turns=_talk(rng, tongue, heading, fields, ticks),
+        kind="forms", picture=shot.picture, lines=shot.lines,
+        talk=lambda own: _talk(own, tongue, heading, fields, ticks),
         facts={
             "layout": layout, "font": body.font.file, "clean": shot.clean, "title": heading, "fields": fields,
             "ticks": ticks,

@@ -75,7 +75,7 @@ def draw_formula(rng: Random, split: str, level: float, tongue: Language | None 
         board.box((4, 4, width - 5, height - 5), None, (90, 90, 96), 2)
     shot = board.shoot(rng, level, boxes=boxes)
     return Page(
-        kind="formulas", picture=shot.picture, lines=shot.lines, turns=_talk(rng, tongue, formulas),
+        kind="formulas", picture=shot.picture, lines=shot.lines, talk=lambda own: _talk(own, tongue, formulas),
         facts={
             "layout": layout, "font": fontset, "clean": shot.clean,
             "formulas": [{"latex": latex, "box": [round(v, 1) for v in box]}

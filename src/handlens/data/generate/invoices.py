@@ -58,7 +58,7 @@ def draw_invoice(rng: Random, split: str, level: float, tongue: Language | None 
     shot = board.shoot(rng, level, margin_px=rng.randint(6, 14) if rng.random() < 0.3 * level else 0)
     return Page(
         kind="invoices", picture=shot.picture, lines=shot.lines, table=invoice.table,
-        turns=_talk(rng, invoice, tongue),
+        talk=lambda own: _talk(own, invoice, tongue),
         facts={
             "layout": layout, "font": body.font.file, "clean": shot.clean, "shop": invoice.firm,
             "fields": invoice.fields | invoice.sums, "total": invoice.total,

@@ -133,7 +133,7 @@ def draw_label(rng: Random, split: str, level: float, tongue: Language | None = 
     printed = [" ".join(row.texts) for row in rows]
     return Page(
         kind="labels", picture=picture, lines=lines,
-        turns=_talk(rng, family, title, fields, printed, tongue),
+        talk=lambda own: _talk(own, family, title, fields, printed, tongue),
         facts={
             "family": family, "title": title, "fields": fields, "font": font.file, "clean": clean, "layout": layout,
         },

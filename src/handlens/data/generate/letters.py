@@ -91,7 +91,7 @@ def draw_letter(rng: Random, split: str, level: float, tongue: Language | None =
     shot = board.shoot(rng, level, margin_px=rng.randint(6, 14) if rng.random() < 0.3 * level else 0)
     lines = [line.text for line in shot.lines]
     return Page(
-        kind="letters", picture=shot.picture, lines=shot.lines, turns=_talk(rng, tongue, fields, lines),
+        kind="letters", picture=shot.picture, lines=shot.lines, talk=lambda own: _talk(own, tongue, fields, lines),
         facts={
             "layout": layout, "font": body.font.file, "clean": shot.clean, "fields": fields, "sentences": texts,
             "address": street, "city": city,

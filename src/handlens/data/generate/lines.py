@@ -70,7 +70,7 @@ def draw_lines(rng: Random, split: str, level: float, tongue: Language | None = 
     pixels = paint(mask, ink, paper)
     picture = Image.fromarray(pixels) if clean else spoil(rng, pixels, level)
     return Page(
-        kind="lines", picture=picture, lines=move_lines(warp, lines), turns=_talk(rng, texts, tongue),
+        kind="lines", picture=picture, lines=move_lines(warp, lines), talk=lambda own: _talk(own, texts, tongue),
         facts={"font": font.file, "family": font.family, "size_px": face.size_px, "clean": clean},
     )  # fmt: skip
 
@@ -102,7 +102,7 @@ def _draw_strip(rng: Random, split: str, level: float, tongue: Language) -> Page
     pixels = paint(mask, ink, paper)
     return Page(
         kind="lines", picture=Image.fromarray(pixels) if clean else spoil(rng, pixels, level), lines=tuple(lines),
-        turns=_talk(rng, texts, tongue),
+        talk=lambda own: _talk(own, texts, tongue),
         facts={"font": font.file, "family": font.family, "size_px": face.size_px, "clean": clean, "layout": "strip"},
     )  # fmt: skip
 

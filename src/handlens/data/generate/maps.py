@@ -34,7 +34,7 @@ def draw_map(rng: Random, split: str, level: float, tongue: Language | None = No
     middles = [((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in shot.boxes]
     return Page(
         kind="maps", picture=shot.picture, lines=shot.lines,
-        turns=_talk(rng, tongue, pins, middles, shot.picture.size),
+        talk=lambda own: _talk(own, tongue, pins, middles, shot.picture.size),
         facts={
             "layout": layout, "font": body.font.file, "clean": shot.clean,
             "places": [{"name": name, "box": [round(v, 1) for v in box]}

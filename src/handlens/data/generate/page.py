@@ -3,7 +3,7 @@
 Boundary: no layout, no pixels; the record's key and seed are added by ``generate``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -19,7 +19,8 @@ class Page:
 
     kind: str
     picture: Image
-    turns: tuple[Turn, ...]
+    talk: Callable[[Random], tuple[Turn, ...]]
+    """Draws questions with their answers; every call may draw others."""
     lines: tuple[Line, ...] = ()
     things: tuple[Thing, ...] = ()
     table: tuple[tuple[str, ...], ...] | None = None

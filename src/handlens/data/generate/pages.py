@@ -63,7 +63,7 @@ def draw_page(rng: Random, split: str, level: float, tongue: Language | None = N
     pixels = paint(mask, ink, paper)
     return Page(
         kind="pages", picture=Image.fromarray(pixels) if clean else spoil(rng, pixels, level),
-        lines=move_lines(warp, tuple(lines)), turns=_talk(rng, [line.text for line in lines], tongue),
+        lines=move_lines(warp, tuple(lines)), talk=lambda own: _talk(own, [line.text for line in lines], tongue),
         facts={"families": sorted({font.family for font in fonts}), "clean": clean},
     )  # fmt: skip
 

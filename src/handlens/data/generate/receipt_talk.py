@@ -125,11 +125,11 @@ def _turn(rng: Random, way: str, receipt: Receipt, printed: list[str], split: st
 
 def _missing(rng: Random, receipt: Receipt, split: str) -> Turn:
     """Ask for a field or an item that is not on the paper, in the words used for those that are."""
-    if rng.random() < 0.35:
+    absent = [name for name in FIELDS if name not in receipt.fields]
+    if rng.random() < 0.35 or not absent:
         said = " ".join(name for name, _ in receipt.items).casefold()
         names = [word.title() for word in pool("food", split) if word not in said]
         return ask(rng, "receipts.missing", _ITEM, NOT_PRESENT, name=rng.choice(names))
-    absent = [name for name in FIELDS if name not in receipt.fields]
     return ask(rng, "receipts.missing", _FIELD, NOT_PRESENT, name=rng.choice(absent))
 
 
@@ -145,8 +145,10 @@ def _talk_in(
         tongue.ask(rng, "receipts.date", "date", receipt.date),
         tongue.ask(rng, "receipts.shop", "shop", receipt.shop),
         tongue.ask(rng, "receipts.item", "price", amount, name=item),
-        tongue.ask(rng, "receipts.missing", "field", tongue.not_present, name=_said(tongue, rng.choice(absent))),
     ]
+    if absent:
+        key = rng.choice(absent)
+        turns.append(tongue.ask(rng, "receipts.missing", "field", tongue.not_present, name=_said(tongue, key)))
     if there:
         key = rng.choice(there)
         turns.append(tongue.ask(rng, "receipts.field", "field", receipt.fields[key], name=_said(tongue, key)))

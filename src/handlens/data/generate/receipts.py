@@ -66,7 +66,7 @@ def draw_receipt(rng: Random, split: str, level: float, tongue: Language | None 
     printed = [" ".join(row.texts) for row in rows if row.texts]
     return Page(
         kind="receipts", picture=picture, lines=lines,
-        turns=talk(rng, receipt, printed, split, tongue, is_counted=layout.quantity != "none"),
+        talk=lambda own: talk(own, receipt, printed, split, tongue, is_counted=layout.quantity != "none"),
         facts={
             "shop": receipt.shop, "date": receipt.date, "time": receipt.time,
             "total": receipt.total, "items": [list(item) for item in receipt.items],

@@ -62,7 +62,7 @@ def draw_scene(rng: Random, split: str, level: float, tongue: Language | None = 
         picture = spoil(rng, picture, level * 0.9, keep_colours=True)
     return Page(
         kind="scenes", picture=picture, things=tuple(things),
-        turns=talk(rng, tuple(things), width, height, over, tongue),
+        talk=lambda own: talk(own, tuple(things), width, height, over, tongue),
         facts={
             "clean": clean, "over": [list(over)] if over else [],
             "relations": relations(tuple(things), width, height),

@@ -64,7 +64,8 @@ def _draw_code(rng: Random, split: str, level: float, layout: str, tongue: Langu
         at += row
     shot = board.shoot(rng, level)
     return Page(
-        kind="screens", picture=shot.picture, lines=shot.lines, turns=_talk_code(rng, tongue, name, texts),
+        kind="screens", picture=shot.picture, lines=shot.lines,
+        talk=lambda own: _talk_code(own, tongue, name, texts),
         facts={"layout": layout, "font": face.font.file, "clean": shot.clean, "title": name, "code": "\n".join(texts),
                "numbered": has_numbers},
     )  # fmt: skip
@@ -144,7 +145,8 @@ def _draw_chat(rng: Random, split: str, level: float, layout: str, tongue: Langu
     board.trim(at + rng.randint(2, 14))
     shot = board.shoot(rng, level)
     return Page(
-        kind="screens", picture=shot.picture, lines=shot.lines, turns=_talk_chat(rng, tongue, group, messages),
+        kind="screens", picture=shot.picture, lines=shot.lines,
+        talk=lambda own: _talk_chat(own, tongue, group, messages),
         facts={"layout": layout, "font": body.font.file, "clean": shot.clean, "title": group,
                "messages": [list(message) for message in messages]},
     )  # fmt: skip

@@ -71,7 +71,7 @@ def draw_table(rng: Random, split: str, level: float, tongue: Language | None = 
     picture, lines, clean = shoot(rng, mask, lines, level, margin_px=margin)
     return Page(
         kind="tables", picture=picture, lines=lines, table=table,
-        turns=_talk(rng, table, split) if tongue.code == "en" else _talk_in(tongue, rng, table, split),
+        talk=lambda own: _talk(own, table, split) if tongue.code == "en" else _talk_in(tongue, own, table, split),
         facts={
             "style": style, "layout": style, "font": font.file, "clean": clean,
             "markdown": to_markdown(table), "html": to_html(table),
