@@ -156,7 +156,7 @@ def plan_text(plan: dict[str, Any]) -> str:
         star = dict.fromkeys(cost["substitutes"], "*")
         table.append(
             (
-                cost["phase"], " ".join(cost["trains"]), " ".join(cost["frozen"]) or "-",
+                cost["phase"], " ".join(cost["trains"]) or "-", " ".join(cost["frozen"]) or "-",
                 ",".join(map(str, cost["resolution_px"])), "yes" if cost["slicing"] else "no",
                 short(cost["samples"]) + star.get("samples", ""), short(cost["slices"]), short(cost["tokens"]),
                 str(cost["steps"]) + star.get("slices_per_step", ""), f"{cost['rate']:.0e}" + star.get("rate", ""),

@@ -127,8 +127,8 @@ def model_card(title: str, ledgers: list[dict[str, Any]]) -> str:
     last = ledgers[-1]
     sources = {json.dumps(source, sort_keys=True): source for ledger in ledgers for source in ledger["data"]}
     rows = "\n".join(
-        f"| {one['phase']} | {', '.join(one['trains'])} | {one['steps']:,} | {one['pictures']:,} | {one['slices']:,} "
-        f"| {one['tokens']:,} | {one['flops']:.3g} | {one['device_hours']:.4g} | {one['energy_kwh']:.4g} |"
+        f"| {one['phase']} | {', '.join(one['trains']) or '-'} | {one['steps']:,} | {one['pictures']:,} "
+        f"| {one['slices']:,} | {one['tokens']:,} | {one['flops']:.3g} | {one['device_hours']:.4g} | {one['energy_kwh']:.4g} |"
         for one in ledgers
     )
     total = total_of(ledgers)
