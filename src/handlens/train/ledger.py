@@ -128,7 +128,8 @@ def model_card(title: str, ledgers: list[dict[str, Any]]) -> str:
     sources = {json.dumps(source, sort_keys=True): source for ledger in ledgers for source in ledger["data"]}
     rows = "\n".join(
         f"| {one['phase']} | {', '.join(one['trains']) or '-'} | {one['steps']:,} | {one['pictures']:,} "
-        f"| {one['slices']:,} | {one['tokens']:,} | {one['flops']:.3g} | {one['device_hours']:.4g} | {one['energy_kwh']:.4g} |"
+        f"| {one['slices']:,} | {one['tokens']:,} | {one['flops']:.3g} "
+        f"| {one['device_hours']:.4g} | {one['energy_kwh']:.4g} |"
         for one in ledgers
     )
     total = total_of(ledgers)
