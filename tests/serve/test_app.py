@@ -210,7 +210,8 @@ def test_bodies_that_are_too_large(served):
     status, answer = post(served, b" " * (2**20 + 1))
     assert status == 413
     assert "1,048,576 are allowed" in answer["error"]["message"]
-    assert request(served, "POST", "/v1/chat/completions", b"{}", **{"content-length": "x"})[0] == 400
+    # No body: bytes that nobody reads reset the connection, at times before the answer is read.
+    assert request(served, "POST", "/v1/chat/completions", b"", **{"content-length": "x"})[0] == 400
 
 
 def test_other_paths_and_methods(served):
