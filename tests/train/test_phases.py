@@ -40,6 +40,11 @@ def test_a_phase_without_languages_is_refused(sft):
         replace(sft, languages={})
 
 
+def test_a_phase_that_asks_nothing_is_refused(sft):
+    with pytest.raises(SettingError, match=r"^phase sft: turns_per_picture is 0; at least 1 is needed$"):
+        replace(sft, turns_per_picture=0)
+
+
 def test_nano_shows_every_language_and_each_of_tier_b_rarely():
     shares = nano.recipe().only("multilingual").phases[0].languages
     assert set(shares) == set(LANGUAGES)

@@ -92,6 +92,10 @@ class Phase:
             raise SettingError(f"phase {self.name}: steps is {self.steps}; at least 1 is needed")
         if self.streams < 1:
             raise SettingError(f"phase {self.name}: streams is {self.streams}; at least 1 is needed")
+        if self.turns_per_picture < 1:
+            raise SettingError(
+                f"phase {self.name}: turns_per_picture is {self.turns_per_picture}; at least 1 is needed"
+            )
         if self.objective == "reading" and self.zoomed_share:
             raise SettingError(
                 f"phase {self.name}: zoomed_share needs another objective; patches are labelled unzoomed"
