@@ -24,6 +24,7 @@ import handlens
 from handlens.errors import SettingError, TrainingError
 from handlens.train.distributed import World, join_world, whole
 from handlens.train.feed import IGNORED, Sample, build_sample
+from handlens.train.learner import Learner
 from handlens.train.loop import train_phase
 from handlens.train.source import draw_generated
 
@@ -32,10 +33,10 @@ STEPS = 3
 
 
 @pytest.fixture
-def phase(sft):
+def phase(sft, request):
     return replace(
         sft, streams=2, steps=STEPS, pictures_per_step=1, slices_per_step=9, mixture={"scenes": 1.0},
-        precision="float32",
+        precision="float32", local_steps=getattr(request, "param", 1),
     )  # fmt: skip
 
 
@@ -112,6 +113,17 @@ def test_processes_learn_what_one_learns_and_go_on_for_each_other(start, tmp_pat
     assert distance(tmp_path, "alone", "handed over") < 2e-4
 
 
+@pytest.mark.parametrize("phase", [3], indirect=True)
+def test_streams_that_go_alone_end_where_those_of_one_process_end(start, tmp_path):
+    alone = start("alone")
+    assert len(alone) == STEPS
+    assert start("ddp", "ddp", 2) == pytest.approx(alone, abs=2e-4)
+    assert start("handed over", "ddp", 2, stop_after=1) == pytest.approx(alone[:1], abs=2e-4)
+    assert start("handed over") == pytest.approx(alone, abs=2e-4)
+    assert distance(tmp_path, "alone", "ddp") < 2e-4
+    assert distance(tmp_path, "alone", "handed over") < 2e-4
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_shares_take_over_from_one_process_and_from_shares(start, tmp_path):
@@ -132,6 +144,15 @@ def test_streams_are_shared_out_evenly(phase):
     assert str(error.value) == (
         "phase sft: 3 streams cannot be shared by 2 processes; give a multiple: --set streams=2"
     )  # fmt: skip
+
+
+def test_shares_of_weights_cannot_go_alone(fresh, config, phase):
+    with pytest.raises(SettingError) as error:
+        Learner(fresh(), config, replace(phase, local_steps=2), world=World(mode="fsdp", size=2))
+    assert str(error.value) == (
+        "phase sft: with local_steps every process needs all weights, and fsdp gives it a share of them; "
+        "use --parallel ddp"
+    )
 
 
 def test_one_process_adds_nothing():

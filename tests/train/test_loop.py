@@ -66,6 +66,48 @@ def test_one_batch_is_learned_by_heart(packed, config, sft, tokenizer):
     assert scores[-1]["tokens"] > 0.8
 
 
+def test_streams_go_alone_and_meet_in_the_middle(fresh, config, sft, tokenizer):
+    """Local SGD: one stream of two steps is two steps; two streams end at the mean of where each would end."""
+    phase = replace(sft, streams=2, pictures_per_step=1, warmup_steps=0, decay_share=0.0, precision="float32")
+    ways = [list(islice(batches(phase, config, tokenizer, seed=1, start=start), 4)) for start in (0, 1)]
+
+    def walk(local_steps: int, *steps) -> Learner:
+        model = fresh()
+        model.llm.set_attn_implementation("segments")
+        learner = Learner(model, config, replace(phase, local_steps=local_steps), tokenizer)
+        for number, some in enumerate(steps):
+            learner.learn(some, number)
+        return learner
+
+    ends = [walk(1, *([batch] for batch in way[:2])) for way in ways]
+    # The slopes of a step are divided by the targets of all its streams; alone, a stream counts its own.
+    once = walk(2, ways[0][:2])
+    pairs = zip(once.weights, ends[0].weights, strict=True)
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in pairs)
+    both = walk(2, [batch for pair in zip(*(way[:2] for way in ways), strict=True) for batch in pair])
+    for met, one, other in zip(both.weights, ends[0].weights, ends[1].weights, strict=True):
+        assert torch.allclose(met, (one + other) / 2, atol=1e-6)
+        assert one.shape[0] == 1 or not torch.equal(one, other)
+    memories = [[value for one in learner.place()[1] for state in one.values() for value in state.values()]
+                for learner in (both, *ends)]  # fmt: skip
+    for met, one, other in zip(*memories, strict=True):
+        assert torch.allclose(met, (one + other) / 2, atol=1e-6)
+
+
+def test_a_stream_that_fails_alone_moves_nothing(fresh, config, sft, tokenizer):
+    phase = replace(sft, streams=1, pictures_per_step=1, local_steps=2, warmup_steps=0)
+    good, bad = islice(batches(phase, config, tokenizer, seed=1), 2)
+    model = fresh()
+    model.llm.set_attn_implementation("segments")
+    before = weights_of(model)
+    learner = Learner(model, config, phase, tokenizer)
+    blank = replace(bad.slices, patches=torch.full_like(bad.slices.patches, torch.nan))
+    with pytest.raises(TrainingError, match="the loss of step 0 is nan"):
+        learner.learn([good, replace(bad, slices=blank)], 0)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert all(not optimiser.state for optimiser in learner.optimisers.values())
+
+
 def test_layers_computed_again_give_the_same_slopes(fresh, config, sft, tokenizer):
     batch = next(batches(sft, config, tokenizer, seed=1))
     found = []
@@ -94,7 +136,9 @@ def test_reading_is_learned_by_heart(packed, config, vision):
 @pytest.mark.parametrize("name", PHASES)
 def test_frozen_parts_do_not_move_and_every_other_weight_does(packed, config, tokenizer, name):
     """Each phase of the recipe that ships, two steps on a small model."""
-    phase = replace(PHASES[name], sides_px=(112,), slices_per_step=5, pictures_per_step=2, warmup_steps=1)
+    phase = replace(
+        PHASES[name], local_steps=1, sides_px=(112,), slices_per_step=5, pictures_per_step=2, warmup_steps=1
+    )
     before = weights_of(packed)
     learner = Learner(packed, config, phase)
     for step, batch in enumerate(islice(batches(phase, config, tokenizer, seed=1), 2)):

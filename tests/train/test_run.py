@@ -17,6 +17,7 @@ from handlens.errors import SettingError, TrainingError
 from handlens.model.checkpoint import load_model
 from handlens.train import choose
 from handlens.train import run as runs
+from handlens.train.cells import EYES
 from handlens.train.choose import apply_settings, resolve
 from handlens.train.feed import batches
 from handlens.train.loop import HEAD
@@ -157,6 +158,24 @@ def test_a_phase_goes_on_with_the_head_of_another(monkeypatch, tiny, out, config
     heads = [load_file(str(out / name / "state" / HEAD)) for name in ("named", "later")]
     assert heads[0].keys() == heads[1].keys() == {"out.weight", "out.bias"}
     assert all(torch.equal(weight, heads[1][name]) for name, weight in heads[0].items())
+
+
+def test_told_cells_go_on_with_their_tables_and_join_takes_the_last(monkeypatch, tiny, out, config):
+    told = replace(tiny.phases[0], name="told", trains=("language",), objective="layout", steps=1)
+    again = replace(told, name="again", head_of="told", rate=0.0)
+    last = replace(tiny.phases[1], name="join", trains=(), objective="cells", steps=1)
+    recipe = replace(tiny, phases=(told, again, last))
+    module = SimpleNamespace(recipe=lambda: recipe, model=lambda vocab_size: config)
+    monkeypatch.setitem(choose.RECIPES, "tiny", module)
+    with pytest.raises(TrainingError) as error:
+        train("tiny:again", out)
+    assert f"{out}/told/{EYES} is missing" in str(error.value)
+    asked: list[Path | None] = []
+    monkeypatch.setattr(runs, "prepare", lambda *given: asked.append(given[4]))
+    train("tiny", out)
+    assert asked == [None, out / "told" / EYES, out / "again" / EYES]
+    tables = [load_file(str(out / name / EYES)) for name in ("told", "again")]
+    assert all(torch.equal(weight, tables[1][name]) for name, weight in tables[0].items())
 
 
 def test_a_folder_that_cannot_be_written(tiny, tmp_path):

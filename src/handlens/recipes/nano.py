@@ -17,10 +17,11 @@ SPOKEN = {"en": 0.72} | dict.fromkeys(TIER_A, 0.03) | dict.fromkeys(TIER_B, 0.10
 TALK = {"lines": 0.55, "pages": 0.1, "scenes": 0.15, "receipts": 0.05, "labels": 0.08, "tables": 0.07}
 CELLS = {"pages": 0.3, "lines": 0.3, "scenes": 0.2, "receipts": 0.12, "labels": 0.08}
 SHOWN = {"pages": 0.33, "lines": 0.25, "scenes": 0.2, "receipts": 0.1, "labels": 0.06, "tables": 0.06}
+WRITTEN = {"lines": 0.5, "pages": 0.18, "scenes": 0.13, "receipts": 0.08, "labels": 0.06, "tables": 0.05}
 TOLD = {"lines": 0.26, "pages": 0.08, "scenes": 0.3, "receipts": 0.16, "labels": 0.08, "tables": 0.12}
 INSTRUCT = {"lines": 0.28, "pages": 0.07, "scenes": 0.31, "receipts": 0.14, "labels": 0.1, "tables": 0.1}
 FOLLOW = {
-    "lines": 0.26, "pages": 0.06, "scenes": 0.22, "receipts": 0.16, "labels": 0.08, "tables": 0.1, "forms": 0.04,
+    "lines": 0.28, "pages": 0.04, "scenes": 0.22, "receipts": 0.16, "labels": 0.08, "tables": 0.1, "forms": 0.04,
     "charts": 0.08,
 }  # fmt: skip
 
@@ -66,6 +67,17 @@ def recipe() -> Recipe:
                 slices_per_step=30, pictures_per_step=8, streams=2, ramp_pictures=6000,
             ),
             Phase(
+                name="things", trains=("language",), objective="layout", sides_px=(224,), slicing=True,
+                mixture={"scenes": 0.9, "lines": 0.1}, languages=SOME, turns_per_picture=12, answer_weight="root",
+                head_of="layout", steps=300, rate=2e-3, slices_per_step=30, pictures_per_step=8, streams=2,
+                decay_share=0.5, ramp_pictures=1,
+            ),
+            Phase(
+                name="layout-2", trains=("language",), objective="layout", sides_px=(224,), slicing=True,
+                mixture=TOLD, languages=SOME, turns_per_picture=8, answer_weight="root", head_of="things", steps=2200,
+                rate=2e-3, slices_per_step=30, pictures_per_step=8, streams=2, decay_share=0.5, ramp_pictures=1,
+            ),
+            Phase(
                 name="warmup", trains=("resampler",), objective="cells", sides_px=(224,), slicing=False, mixture=SHOWN,
                 languages=SOME, steps=120, rate=3e-3, slices_per_step=8, pictures_per_step=8, streams=2,
                 ramp_pictures=500,
@@ -77,8 +89,13 @@ def recipe() -> Recipe:
             ),
             Phase(
                 name="adaptive", trains=("vision", "resampler"), objective="cells", sides_px=(224,), slicing=True,
-                mixture=SHOWN, languages=SOME, steps=600, rate=1.5e-3, slices_per_step=8, pictures_per_step=8,
-                streams=2, head_of="resolution",
+                mixture=SHOWN, languages=SOME, steps=3100, rate=1.5e-3, slices_per_step=8, pictures_per_step=8,
+                streams=2, head_of="resolution", decay_share=0.0,
+            ),
+            Phase(
+                name="adaptive-2", trains=("vision", "resampler"), objective="cells", sides_px=(224,), slicing=True,
+                mixture=WRITTEN, languages=SOME, steps=6000, rate=1.5e-3, slices_per_step=8, pictures_per_step=8,
+                streams=2, head_of="adaptive", decay_share=0.5,
             ),
             Phase(
                 name="join", trains=(), objective="cells", sides_px=(224,), slicing=True, mixture=SHOWN, languages=SOME,
@@ -88,20 +105,20 @@ def recipe() -> Recipe:
             Phase(
                 name="sft", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
                 slicing=True, mixture=INSTRUCT, languages=SOME, zoomed_share=0.06, cells_weight=1.0, head_of="join",
-                turns_per_picture=6, answer_weight="root", steps=500, rate=1.5e-3, slices_per_step=20,
-                pictures_per_step=8, streams=2, decay_share=0.0, ramp_pictures=1, warmup_steps=25,
+                turns_per_picture=6, answer_weight="root", steps=60, rate=1e-3, slices_per_step=20,
+                pictures_per_step=8, streams=2, local_steps=8, decay_share=0.0, ramp_pictures=1, warmup_steps=4,
             ),
             Phase(
                 name="sft-2", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
                 slicing=True, mixture=FOLLOW, languages=SOME, zoomed_share=0.1, cells_weight=1.0, head_of="sft",
-                turns_per_picture=6, answer_weight="root", steps=400, rate=1.5e-3, slices_per_step=20,
-                pictures_per_step=8, streams=2, decay_share=0.0, ramp_pictures=1, warmup_steps=25,
+                turns_per_picture=6, answer_weight="root", steps=40, rate=1e-3, slices_per_step=20,
+                pictures_per_step=8, streams=2, local_steps=8, decay_share=0.0, ramp_pictures=1, warmup_steps=4,
             ),
             Phase(
                 name="multilingual", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
                 slicing=True, mixture=FOLLOW, languages=SPOKEN, zoomed_share=0.15, cells_weight=1.0, head_of="sft-2",
-                turns_per_picture=6, answer_weight="root", steps=2900, rate=1.5e-3, slices_per_step=20,
-                pictures_per_step=8, streams=2, decay_share=0.95, ramp_pictures=1, warmup_steps=25,
+                turns_per_picture=6, answer_weight="root", steps=660, rate=1e-3, slices_per_step=20,
+                pictures_per_step=8, streams=2, local_steps=8, decay_share=0.97, ramp_pictures=1, warmup_steps=4,
             ),
         ),
     )  # fmt: skip

@@ -48,6 +48,15 @@ class World:
         dist.all_reduce(total)
         return total.tolist()
 
+    def average(self, tensors: list[Tensor]) -> None:
+        """Give all processes the mean of their tensors, in place."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, mean in zip(tensors, (flat / self.size).split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
     def interleave(self, values: list[int]) -> list[int]:
         """Return the values of all streams in the order of streams; process ``rank`` has every ``size``-th."""
         if self.size == 1:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from handlens.config import HandlensConfig
 from handlens.core.tokenizer import Tokenizer
-from handlens.errors import TrainingError
+from handlens.errors import SettingError, TrainingError
 from handlens.model.vlm import HandlensModel, SliceBatch
 from handlens.train.cells import CellHead, CellTables, GatherHead
 from handlens.train.distributed import ALONE, World
@@ -29,6 +29,13 @@ from handlens.train.warmstart import place_codes
 PARTS = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
 Head = ReadingHead | GatherHead | CellHead | CellTables
 Scores = dict[str, float]
+Place = tuple[list[Tensor], list[dict[nn.Parameter, dict[str, Tensor]]]]
+"""Weights that learn, and what each optimiser remembers of each."""
+
+
+def tensors_of(place: Place) -> list[Tensor]:
+    """Return all tensors of a place in one order."""
+    return place[0] + [value for memory in place[1] for one in memory.values() for value in one.values()]
 
 
 def freeze(model: HandlensModel, phase: Phase) -> list[tuple[str, nn.Parameter]]:
@@ -186,7 +193,8 @@ class Objective(nn.Module):
         """
         if isinstance(batch, OwnLoss):
             return batch.loss(self.model, num_targets)
-        share, is_even = 1 / self.phase.streams, self.phase.answer_weight == "root"
+        alone = self.phase.local_steps > 1
+        share, is_even = 1.0 if alone else 1 / self.phase.streams, self.phase.answer_weight == "root"
         if isinstance(self.head, ReadingHead):
             loss, scores = reading_loss(self.model, self.head, batch)
             return share * loss, scores
@@ -234,12 +242,21 @@ class Learner:
         world: World = ALONE,
     ) -> None:
         self.model, self.phase, self.world = model, phase, world
+        if phase.local_steps > 1 and world.mode == "fsdp":
+            raise SettingError(
+                f"phase {phase.name}: with local_steps every process needs all weights, and fsdp gives it a share of "
+                "them; use --parallel ddp"
+            )
+        self.group = World(device=world.device) if phase.local_steps > 1 else world
+        """The processes that find slopes together."""
+        self.ahead: Place | None = None
+        """Where ``move`` goes after steps that streams took alone."""
         self.head = build_head(model, config, phase, tokenizer)
         freeze(model, phase)
         if phase.recompute:
             recompute_layers(model)
         self.objective = Objective(model, self.head, phase).to(world.device)
-        self.shared = world.share(self.objective)
+        self.shared = self.group.share(self.objective)
         """The objective as the processes see it: whole, copied, or cut into shares."""
         named = [
             (name.removeprefix("model."), weight)
@@ -270,6 +287,10 @@ class Learner:
         for optimiser in self.optimisers.values():
             for group in optimiser.param_groups:
                 group["lr"] = rate
+        return self.go_ahead(batches, step) if self.phase.local_steps > 1 else self.find_slopes_here(batches, step)
+
+    def find_slopes_here(self, batches: Sequence[Batch], step: int) -> Scores:
+        """Leave in the weights the slopes of batches that make one step together."""
         for weight in self.weights:
             weight.grad = None
         total, scores = self.slopes(batches)
@@ -279,24 +300,71 @@ class Learner:
         self._check("gradient", size, step, batches)
         return {"loss": total, "norm": size} | scores
 
+    def go_ahead(self, batches: Sequence[Batch], step: int) -> Scores:
+        """Let every stream take its steps alone, keep the mean of where they end, and come back."""
+        streams = len(batches) // self.phase.local_steps
+        start, ends, scores = self.place(), [], []
+        try:
+            for stream in range(streams):
+                for batch in batches[stream::streams]:
+                    scores.append(self.find_slopes_here([batch], step))
+                    for optimiser in self.optimisers.values():
+                        optimiser.step()
+                ends.append(self.place())
+                self.go_to(start)
+        except BaseException:
+            self.go_to(start)
+            raise
+        mean = [torch.stack(some).mean(0) for some in zip(*(tensors_of(end) for end in ends), strict=True)]
+        self.world.average(mean)
+        for tensor, value in zip(tensors_of(ends[0]), mean, strict=True):
+            tensor.copy_(value)
+        self.ahead = ends[0]
+        told = add_up(scores)
+        loss, norm = self.world.add_all([told["loss"], told["norm"]])
+        return told | {"loss": loss / self.world.size, "norm": norm / self.world.size}
+
+    @torch.no_grad()
+    def place(self) -> Place:
+        """Return a copy of the weights that learn and of what the optimisers remember."""
+        memory = [
+            {weight: {key: value.clone() for key, value in one.items()} for weight, one in optimiser.state.items()}
+            for optimiser in self.optimisers.values()
+        ]
+        return [weight.detach().clone() for weight in self.weights], memory
+
+    @torch.no_grad()
+    def go_to(self, place: Place) -> None:
+        """Put weights and optimisers where they were when the copy was made."""
+        for weight, value in zip(self.weights, place[0], strict=True):
+            weight.copy_(value)
+        for optimiser, memory in zip(self.optimisers.values(), place[1], strict=True):
+            optimiser.state.clear()
+            for weight, one in memory.items():
+                optimiser.state[weight] = {key: value.clone() for key, value in one.items()}
+
     def move(self) -> None:
-        """Move the weights along the slopes that were found."""
+        """Move the weights along the slopes that were found, or to where their streams went alone."""
+        if self.ahead is not None:
+            self.go_to(self.ahead)
+            self.ahead = None
+            return
         for optimiser in self.optimisers.values():
             optimiser.step()
 
     def slopes(self, batches: Sequence[Batch]) -> tuple[float, Scores]:
         """Compute the gradients of a step over all processes; return its loss and the scores of this process."""
-        num_targets = self.world.add(sum(batch.divisor for batch in batches))
+        num_targets = self.group.add(sum(batch.divisor for batch in batches))
         total, scores = 0.0, []
         for number, batch in enumerate(batches):
-            with self.world.gathering(self.shared, is_last=number == len(batches) - 1):
+            with self.group.gathering(self.shared, is_last=number == len(batches) - 1):
                 with arithmetic(self.world.device.type, self.phase.precision):
                     part, score = self.shared(batch.to(self.world.device), num_targets)
                 # Slopes are averaged over processes; the parts of the loss are to be added.
-                (part * self.world.size).backward()
+                (part * self.group.size).backward()
             total += float(part.detach())
             scores.append(score)
-        return self.world.add(total), add_up(scores)
+        return self.group.add(total), add_up(scores)
 
     @torch.no_grad()
     def measure(self, batches: Sequence[Batch]) -> float:

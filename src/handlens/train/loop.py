@@ -189,11 +189,12 @@ class PhaseRun:
             self.pause.saving_seconds = time.monotonic() - began
 
     def step(self, mine: Sequence[Batch]) -> None:
-        """Learn from one batch of each stream of this process."""
+        """Learn from the batches of each stream of this process, round after round."""
         before = self.progress
         if not before.counted_share:
-            counted = count_step(self.learner, mine)
-            formula = sum(step_flops(self.config, self.phase, load_of(batch)) for batch in mine)
+            first = mine[: len(mine) // self.phase.local_steps]
+            counted = count_step(self.learner, first)
+            formula = sum(step_flops(self.config, self.phase, load_of(batch)) for batch in first)
             before = replace(before, counted_share=round(counted / formula, 6) if formula else 1.0)
         if self.phase.dropout_seeded:
             torch.manual_seed(self.seed * 1_000_003 + before.step * self.world.size + self.world.rank)
@@ -274,6 +275,7 @@ def advance(
     last: Reading,
 ) -> Progress:
     """Return where the run stands after a step of all processes."""
+    last_round = mine[-(len(mine) // phase.local_steps) :]
     seen = [batch.slices for batch in mine if batch.slices is not None]
     places = sum(slices.position_ids.numel() for slices in seen)
     real = sum(slices.position_ids.numel() if slices.is_real is None else int(slices.is_real.sum()) for slices in seen)
@@ -294,7 +296,7 @@ def advance(
     return replace(
         before,
         step=before.step + 1,
-        next_indexes=tuple(world.interleave([batch.next_index for batch in mine])),
+        next_indexes=tuple(world.interleave([batch.next_index for batch in last_round])),
         pictures=before.pictures + int(pictures),
         slices=before.slices + int(slices),
         patches=before.patches + int(patches),
@@ -352,7 +354,8 @@ class _Records(torch.utils.data.IterableDataset[Any]):
         ]
         try:
             while True:
-                yield pickle.dumps([next(stream) for stream in streams])
+                rounds = range(self.phase.local_steps)
+                yield pickle.dumps([next(stream) for _ in rounds for stream in streams])
         except HandlensError as error:
             yield pickle.dumps(error)
 

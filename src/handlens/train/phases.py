@@ -68,6 +68,9 @@ class Phase:
     streams: int = 1
     """Batches that make one step together, from streams of records that never meet. Processes share them out, so
     the same step has the same records on one process and on several."""
+    local_steps: int = 1
+    """More than 1: a step is so many steps that every stream takes alone, all from the same weights; then weights and
+    what the optimisers remember are averaged (local SGD, Stich, arXiv 1805.09767). Processes meet less often."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the arithmetic; ``auto`` takes bfloat16 where the processor has units for it. Weights stay float32."""
     recompute: bool = False
@@ -92,6 +95,8 @@ class Phase:
             raise SettingError(f"phase {self.name}: steps is {self.steps}; at least 1 is needed")
         if self.streams < 1:
             raise SettingError(f"phase {self.name}: streams is {self.streams}; at least 1 is needed")
+        if self.local_steps < 1:
+            raise SettingError(f"phase {self.name}: local_steps is {self.local_steps}; at least 1 is needed")
         if self.turns_per_picture < 1:
             raise SettingError(
                 f"phase {self.name}: turns_per_picture is {self.turns_per_picture}; at least 1 is needed"

@@ -197,7 +197,7 @@ def plan_recipe(
 
 def price(phase: Phase, config: HandlensConfig, load: Load, machine: Machine) -> Cost:
     """Return the cost of a phase whose batches are all like ``load``."""
-    times = phase.steps * phase.streams
+    times = phase.steps * phase.streams * phase.local_steps
     flops = times * step_flops(config, phase, load) * (4 / 3 if phase.recompute else 1)
     sees, talks = phase.sees, phase.talks
     return Cost(

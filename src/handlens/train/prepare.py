@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from handlens.config import HandlensConfig
 from handlens.data.generate import KINDS
 from handlens.model.vlm import HandlensModel, SliceBatch
-from handlens.train.cells import EYES, CellTables, align
+from handlens.train.cells import CellTables, align
 from handlens.train.feed import batches
 from handlens.train.loop import Report
 from handlens.train.phases import Phase, Recipe
@@ -25,14 +25,13 @@ WARM_START_BATCHES = 12
 
 
 def prepare(
-    model: HandlensModel, config: HandlensConfig, recipe: Recipe, phase: Phase, out: Path, report: Report
+    model: HandlensModel, config: HandlensConfig, recipe: Recipe, phase: Phase, eyes: Path | None, report: Report
 ) -> None:
-    """Do what a phase needs once, before its first step."""
+    """Do what a phase needs once, before its first step; ``eyes`` is the file of tables to which it may join."""
     if phase.name == "warmup" and set(phase.mixture) <= set(KINDS):
         fitted = warm_start(model, config, recipe, phase)
         report({"phase": phase.name, "step": 0, "of": phase.steps, "place_r2": round(fitted, 4)})
-    eyes = out / "layout" / EYES
-    if phase.name == "join" and eyes.exists():
+    if phase.name == "join" and eyes is not None:
         tables = CellTables(config.resampler.width)
         tables.load_state_dict(load_file(str(eyes)))
         fitted = join_eyes(model, config, recipe, phase, tables)

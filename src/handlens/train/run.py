@@ -21,6 +21,7 @@ from handlens.engine.bundle import sha256_of
 from handlens.errors import SettingError, TrainingError
 from handlens.model.checkpoint import load_config, load_weights, save_model
 from handlens.model.vlm import HandlensModel, build_model
+from handlens.train.cells import EYES
 from handlens.train.choose import apply_settings, resolve
 from handlens.train.distributed import ALONE, Mode, World, join_world, whole
 from handlens.train.energy import Meter
@@ -138,7 +139,7 @@ class Run:
         model = self.start(phase)
 
         def begin() -> None:
-            prepare(model, self.config, self.recipe, phase, self.out, report)
+            prepare(model, self.config, self.recipe, phase, self.eyes_before(phase), report)
 
         done = train_phase(
             model, self.config, phase, self.tokenizer, folder, seed=self.recipe.seed, report=report, stop=pause,
@@ -161,8 +162,7 @@ class Run:
         """Return the model with which a phase begins."""
         torch.manual_seed(self.recipe.seed)
         model = build_model(self.config)
-        before = self.order[: self.order.index(phase.name)]
-        finished = [file for name in before if (file := self.out / name / WEIGHTS).exists()]
+        finished = [file for name in self.before(phase) if (file := self.out / name / WEIGHTS).exists()]
         if finished:
             load_weights(model, finished[-1])
         elif self.base is not None:
@@ -177,13 +177,23 @@ class Run:
         """
         if not phase.head_of:
             return None
-        file = self.out / phase.head_of / "state" / HEAD
+        folder = self.out / phase.head_of
+        file = folder / EYES if phase.objective == "layout" else folder / "state" / HEAD
         if not file.exists():
             raise TrainingError(
                 f"phase {phase.name} goes on with the head of phase {phase.head_of}, and {file} is missing; "
                 "run that phase in the same folder first"
             )
         return file
+
+    def eyes_before(self, phase: Phase) -> Path | None:
+        """Return the tables of the last phase before this one that told cells; None where there was none."""
+        left = [file for name in self.before(phase) if (file := self.out / name / EYES).exists()]
+        return left[-1] if left else None
+
+    def before(self, phase: Phase) -> list[str]:
+        """Return the names of the phases that come before this one in the whole recipe."""
+        return self.order[: self.order.index(phase.name)]
 
     def leave(self, model: HandlensModel, phase: Phase, sources: list[dict[str, Any]]) -> None:
         """Write what a finished phase leaves: its ledger and card, and last its weights."""
