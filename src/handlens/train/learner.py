@@ -29,7 +29,7 @@ from handlens.train.warmstart import place_codes
 PARTS = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
 Head = ReadingHead | GatherHead | CellHead | CellTables
 Scores = dict[str, float]
-Place = tuple[list[Tensor], list[dict[nn.Parameter, dict[str, Tensor]]]]
+Place = tuple[list[Tensor], list[dict[Tensor, dict[str, Tensor]]]]
 """Weights that learn, and what each optimiser remembers of each."""
 
 
