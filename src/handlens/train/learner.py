@@ -340,8 +340,8 @@ class Learner:
             weight.copy_(value)
         for optimiser, memory in zip(self.optimisers.values(), place[1], strict=True):
             optimiser.state.clear()
-            for weight, one in memory.items():
-                optimiser.state[weight] = {key: value.clone() for key, value in one.items()}
+            for owner, one in memory.items():
+                optimiser.state[owner] = {key: value.clone() for key, value in one.items()}
 
     def move(self) -> None:
         """Move the weights along the slopes that were found, or to where their streams went alone."""
