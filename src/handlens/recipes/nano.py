@@ -117,7 +117,7 @@ def recipe() -> Recipe:
             Phase(
                 name="multilingual", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
                 slicing=True, mixture=FOLLOW, languages=SPOKEN, zoomed_share=0.15, cells_weight=1.0, head_of="sft-2",
-                turns_per_picture=6, answer_weight="root", steps=660, rate=1e-3, slices_per_step=20,
+                turns_per_picture=6, answer_weight="root", steps=500, rate=1e-3, slices_per_step=20,
                 pictures_per_step=8, streams=2, local_steps=8, decay_share=0.97, ramp_pictures=1, warmup_steps=4,
             ),
         ),
