@@ -8,7 +8,7 @@ from handlens.errors import SettingError
 from handlens.recipes import minicpm_v
 from handlens.train.flops import Load, step_flops
 from handlens.train.phases import Recipe
-from handlens.train.plan import MACHINES, machine_named, memory_of, part_sizes, plan_recipe, price
+from handlens.train.plan import MACHINES, machine_named, memory_of, part_sizes, plan_recipe, price, schedule_of
 
 
 def test_sizes_are_those_of_the_model(fresh, config):
@@ -52,6 +52,26 @@ def test_a_price_is_steps_times_batches(config, sft):
     assert (cost.slices, cost.tokens, cost.samples) == (60, 1200, 30)
     assert cost.hours == pytest.approx(cost.flops / (8 * machine.flops_per_second) / 3600)
     assert cost.frozen == ()
+
+
+def test_steps_that_streams_take_alone_are_paid_and_told(config, sft):
+    load = Load(slice_patches=(64,), segments=(40,), targets=10)
+    cost = price(replace(sft, steps=10, streams=2, local_steps=4), config, load, MACHINES["8xA100"])
+    assert cost.flops == 80 * step_flops(config, sft, load)
+    assert cost.samples == 80
+    assert cost.schedule.endswith("; every stream takes 4 steps alone in each")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"decay_share": 0.25}, "linear, 5 steps of warm-up, falls in the last 25 %"),
+        ({"decay_share": 0.0}, "linear, 5 steps of warm-up, does not fall"),
+        ({"schedule": "cosine"}, "cosine, 5 steps of warm-up"),
+    ],
+)
+def test_schedules_in_words(sft, changed, words):
+    assert schedule_of(replace(sft, warmup_steps=5, **changed)) == words
 
 
 def test_memory_falls_with_shares_and_with_recomputing(config, sft):

@@ -195,6 +195,16 @@ def plan_recipe(
     return costs
 
 
+def schedule_of(phase: Phase) -> str:
+    """Return in words how the rate rises and falls, and what a step is where streams go alone."""
+    words = f"{phase.schedule}, {phase.warmup_steps} steps of warm-up"
+    if phase.schedule == "linear":
+        words += f", falls in the last {100 * phase.decay_share:g} %" if phase.decay_share else ", does not fall"
+    if phase.local_steps > 1:
+        words += f"; every stream takes {phase.local_steps} steps alone in each"
+    return words
+
+
 def price(phase: Phase, config: HandlensConfig, load: Load, machine: Machine) -> Cost:
     """Return the cost of a phase whose batches are all like ``load``."""
     times = phase.steps * phase.streams * phase.local_steps
@@ -208,7 +218,7 @@ def price(phase: Phase, config: HandlensConfig, load: Load, machine: Machine) ->
         slicing=phase.slicing,
         data=phase.mixture,
         languages=phase.languages,
-        schedule=f"{phase.schedule}, {phase.warmup_steps} steps of warm-up",
+        schedule=schedule_of(phase),
         rate=phase.rate,
         steps=phase.steps,
         samples=phase.samples or times * max(len(load.segments), 1),
