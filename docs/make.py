@@ -123,17 +123,19 @@ a vision tower of {tower} layers, {tower_width} wide; a resampler of {queries} q
 was drawn by `handlens generate` (CC0-1.0).
 
 What it can do stands in [results](results.md#held-out-answers-of-nano), what it cannot in [limits](limits.md),
-how it became what it is in the [log](log.md). The phases below were run one after the other while
-generators and recipe grew. What `handlens train nano:all --out runs/nano` makes of the recipe as it stands, in one go,
-is [compared](results.md#nanoall-in-one-go): nearly as good a nano, in less than half of the time.
+how it became what it is in the [log](log.md). Phases, steps and mixtures are those of the recipe as it stands:
+
+    torchrun --nproc-per-node 2 -m handlens.cli.main train nano:all --out runs/nano --parallel ddp
+    handlens align nano:rlaif --from runs/nano/multilingual --out runs/aligned
 
 ## What it cost
-| phase | steps | pictures | slices | tokens | operations | hours | energy, kWh |
+| phase | steps | pictures | slices | tokens | operations | core hours | energy, kWh |
 |---|---|---|---|---|---|---|---|
 {rows}
 
-Hours are of one busy core on machines shared with other work. Energy is estimated at 8 W for it: {energy:.2g}
-kWh in all, {carbon:.2g} kg of CO2 at 480 g/kWh. A `-` was not written down when the phase was run.
+Two cores did it, beside other work at times: `things` to `adaptive-2` one process for the reader and one for the eyes, side by side,
+all else two processes that shared each step. Energy is estimated at 8 W for a busy core: {energy:.2g}
+kWh in all, {carbon:.2g} kg of CO2 at 480 g/kWh.
 
 ## Where it is wrong
 Two wrong answers of every task, a typical one and a bad one, and what it takes for what. The truth is green,
@@ -155,13 +157,12 @@ def card_page() -> str:
     def row(name: str, some: list[dict[str, Any]]) -> str:
         cells = []
         for key, form in (("steps", ","), ("pictures", ","), ("slices", ","), ("tokens", ","), ("flops", ".2e")):
-            known = [phase[key] for phase in some if key in phase]
-            cells.append(format(sum(known), form) if len(known) == len(some) else "-")
-        hours = sum(phase["wall_seconds"] for phase in some) / 3600
+            cells.append(format(sum(phase[key] for phase in some), form))
+        hours = sum(phase["device_hours"] for phase in some)
         return f"| {name} | {' | '.join(cells)} | {hours:.2f} | {hours * 8 / 1000:.4f} |"
 
     rows = [row(phase["phase"], [phase]) for phase in phases] + [row("all", phases)]
-    energy = sum(phase["wall_seconds"] for phase in phases) / 3600 * 8 / 1000
+    energy = sum(phase["device_hours"] for phase in phases) * 8 / 1000
     return CARD.format(
         weights=count / 1e6, side=config["slice_config"]["scale_resolution"], licence=manifest["licence"],
         slices=config["slice_config"]["max_slice_nums"], tower=config["vision_config"]["num_hidden_layers"],

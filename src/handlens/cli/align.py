@@ -22,7 +22,7 @@ RECIPES = {
 
 NANO: dict[str, Any] = {
     "rounds": 1, "pictures": 100, "answers": 8, "max_tokens": 240, "difference": 2.0, "pairs_per_question": 2,
-    "balance": False, "keep_facts": True, "trains": "language", "rate": 3e-5, "epochs": 1.0, "pairs_per_step": 16,
+    "balance": False, "keep_facts": True, "trains": "language", "rate": 1.5e-5, "epochs": 1.0, "pairs_per_step": 16,
 }  # fmt: skip
 """What nano:rlaif and compare have in place of the defaults: a small model needs plain pairs and few, large steps."""
 
