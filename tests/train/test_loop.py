@@ -15,6 +15,7 @@ from handlens.recipes import nano
 from handlens.train.feed import batches
 from handlens.train.learner import PARTS, Learner, token_loss
 from handlens.train.loop import summarise, train_phase
+from handlens.train.state import read_progress
 
 PHASES = {phase.name: phase for phase in nano.recipe().phases}
 
@@ -191,6 +192,15 @@ def test_a_finished_phase_stays_finished(fresh, config, vision, tmp_path):
     before = weights_of(model)
     assert run(model, config, vision, None, tmp_path) is True
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_only_what_is_said_counts_as_tokens(fresh, config, vision, sft, tokenizer, tmp_path):
+    counted = []
+    for phase in (vision, sft):
+        phase = replace(phase, steps=1, pictures_per_step=1)
+        assert run(fresh(), config, phase, tokenizer, tmp_path / phase.name)
+        counted.append(read_progress(tmp_path / phase.name / "state" / "step-00000001").tokens)
+    assert counted[0] == 0 and counted[1] > 16
 
 
 def test_reports_are_told_and_logged(fresh, config, vision, tmp_path):

@@ -284,7 +284,7 @@ def advance(
         sum(len(slices.patches) for slices in seen),
         real,
         places - real,
-        sum(sum(batch.lengths) for batch in mine),
+        sum(sum(batch.lengths) for batch in mine) if phase.talks else 0,
         sum(batch.num_targets for batch in mine),
         sum(step_flops(config, phase, load_of(batch)) for batch in mine),
         now.processor_seconds - last.processor_seconds,
