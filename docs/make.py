@@ -133,8 +133,8 @@ how it became what it is in the [log](log.md). Phases, steps and mixtures are th
 |---|---|---|---|---|---|---|---|
 {rows}
 
-Two cores did it, beside other work at times: `things` to `adaptive-2` one process for the reader and one for the eyes, side by side,
-all else two processes that shared each step. Energy is estimated at 8 W for a busy core: {energy:.2g}
+Two cores did it, beside other work at times: `layout-2` ran beside `adaptive` and `adaptive-2`, one process each,
+everything else in two processes that shared the steps. Energy is estimated at 8 W for a busy core: {energy:.2g}
 kWh in all, {carbon:.2g} kg of CO2 at 480 g/kWh.
 
 ## Where it is wrong
