@@ -24,7 +24,6 @@ import handlens
 from handlens.errors import SettingError, TrainingError
 from handlens.train.distributed import World, join_world, whole
 from handlens.train.feed import IGNORED, Sample, build_sample
-from handlens.train.learner import Learner
 from handlens.train.loop import train_phase
 from handlens.train.source import draw_generated
 
@@ -146,9 +145,9 @@ def test_streams_are_shared_out_evenly(phase):
     )  # fmt: skip
 
 
-def test_shares_of_weights_cannot_go_alone(fresh, config, phase):
+def test_shares_of_weights_cannot_go_alone(phase):
     with pytest.raises(SettingError) as error:
-        Learner(fresh(), config, replace(phase, local_steps=2), world=World(mode="fsdp", size=2))
+        World(mode="fsdp", size=2).streams(replace(phase, local_steps=2))
     assert str(error.value) == (
         "phase sft: with local_steps every process needs all weights, and fsdp gives it a share of them; "
         "use --parallel ddp"

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
@@ -19,6 +20,7 @@ from handlens.train import choose
 from handlens.train import run as runs
 from handlens.train.cells import EYES
 from handlens.train.choose import apply_settings, resolve
+from handlens.train.distributed import World
 from handlens.train.feed import batches
 from handlens.train.loop import HEAD
 from handlens.train.run import train, vocabulary_texts
@@ -176,6 +178,13 @@ def test_told_cells_go_on_with_their_tables_and_join_takes_the_last(monkeypatch,
     assert asked == [None, out / "told" / EYES, out / "again" / EYES]
     tables = [load_file(str(out / name / EYES)) for name in ("told", "again")]
     assert all(torch.equal(weight, tables[1][name]) for name, weight in tables[0].items())
+
+
+def test_what_a_later_phase_cannot_have_is_refused_before_the_first(monkeypatch, tiny, out):
+    monkeypatch.setattr(runs, "join_world", lambda mode: nullcontext(World(mode="fsdp", size=2)))
+    with pytest.raises(SettingError, match=r"^phase sft: with local_steps every process needs all weights"):
+        train("tiny", out, {"streams": "2", "sft.local_steps": "4"})
+    assert not (out / "recipe.json").exists()
 
 
 def test_a_folder_that_cannot_be_written(tiny, tmp_path):

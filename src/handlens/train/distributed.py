@@ -83,8 +83,13 @@ class World:
         """Return the streams of records that this process reads.
 
         Raises:
-            SettingError: they cannot be shared out evenly.
+            SettingError: they cannot be shared out evenly, or would go alone without all weights.
         """
+        if phase.local_steps > 1 and self.mode == "fsdp":
+            raise SettingError(
+                f"phase {phase.name}: with local_steps every process needs all weights, and fsdp gives it a share of "
+                "them; use --parallel ddp"
+            )
         if phase.streams % self.size:
             raise SettingError(
                 f"phase {phase.name}: {phase.streams} streams cannot be shared by {self.size} processes; "

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from handlens.config import HandlensConfig
 from handlens.core.tokenizer import Tokenizer
-from handlens.errors import SettingError, TrainingError
+from handlens.errors import TrainingError
 from handlens.model.vlm import HandlensModel, SliceBatch
 from handlens.train.cells import CellHead, CellTables, GatherHead
 from handlens.train.distributed import ALONE, World
@@ -242,11 +242,6 @@ class Learner:
         world: World = ALONE,
     ) -> None:
         self.model, self.phase, self.world = model, phase, world
-        if phase.local_steps > 1 and world.mode == "fsdp":
-            raise SettingError(
-                f"phase {phase.name}: with local_steps every process needs all weights, and fsdp gives it a share of "
-                "them; use --parallel ddp"
-            )
         self.group = World(device=world.device) if phase.local_steps > 1 else world
         """The processes that find slopes together."""
         self.ahead: Place | None = None

@@ -33,7 +33,7 @@ from handlens.train.feed import Batch, batches
 from handlens.train.flops import count_step, load_of, step_flops
 from handlens.train.learner import Learner, Scores
 from handlens.train.pause import OutOfTime, Pause
-from handlens.train.phases import Phase
+from handlens.train.phases import Objective, Phase
 from handlens.train.source import Draw, draw_generated
 from handlens.train.state import Progress, find_state, load_state, put, save_state
 
@@ -139,15 +139,18 @@ def train_phase(
     return True
 
 
+def head_file(folder: Path, objective: Objective) -> Path:
+    """Return the file of the throw-away head that a phase leaves in its folder for one that goes on with it."""
+    return folder / EYES if objective == "layout" else folder / "state" / HEAD
+
+
 def keep_head(learner: Learner, folder: Path) -> None:
     """Write the head that a later phase goes on with; processes that hold shares of it gather them together."""
-    files: dict[type, Path] = {CellTables: folder / EYES, CellHead: folder / "state" / HEAD}
-    file = files.get(type(learner.head))
-    if learner.head is None or file is None:
+    if not isinstance(learner.head, CellTables | CellHead):
         return
     gathered = {name: whole(weight.detach()).cpu() for name, weight in learner.head.state_dict().items()}
     if learner.world.is_first:
-        save_file(gathered, str(file))
+        save_file(gathered, str(head_file(folder, learner.phase.objective)))
 
 
 class PhaseRun:

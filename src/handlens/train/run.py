@@ -27,7 +27,7 @@ from handlens.train.distributed import ALONE, Mode, World, join_world, whole
 from handlens.train.energy import Meter
 from handlens.train.feed import picture_text
 from handlens.train.ledger import phase_ledger, write_ledger, write_whole
-from handlens.train.loop import HEAD, Report, train_phase
+from handlens.train.loop import Report, head_file, train_phase
 from handlens.train.pause import GRACE_SECONDS, OutOfTime, Pause, pause_on_signals
 from handlens.train.phases import Phase, Recipe
 from handlens.train.prepare import prepare
@@ -95,6 +95,8 @@ def train(
     draw = draw_generated if data is None else Shards(data, recipe.seed)
     out = Path(out)
     with pause_on_signals(grace_seconds) as pause, join_world(mode) as world, only_one(out, world):
+        for phase in recipe.phases:
+            world.streams(phase)  # refuses now what would end a later phase
         tokenizer = open_run(recipe, out, report, world, base)
         config = module.model(tokenizer.vocab_size) if base is None else load_config(base)
         order = [row.name for row in module.recipe().phases]
@@ -177,8 +179,7 @@ class Run:
         """
         if not phase.head_of:
             return None
-        folder = self.out / phase.head_of
-        file = folder / EYES if phase.objective == "layout" else folder / "state" / HEAD
+        file = head_file(self.out / phase.head_of, phase.objective)
         if not file.exists():
             raise TrainingError(
                 f"phase {phase.name} goes on with the head of phase {phase.head_of}, and {file} is missing; "
