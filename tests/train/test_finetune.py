@@ -153,7 +153,31 @@ def test_adapters_that_fit_nothing(fresh, lora, message):
         add_lora(fresh(), lora)
 
 
-def test_the_command_teaches_stops_early_and_goes_on(base, tmp_path, capsys):
+def test_rounding_and_adapters_do_not_go_together(base, tmp_path):
+    with pytest.raises(SettingError, match=r"^--int4 rounds weights that learn, and those below --lora do not"):
+        Tuning(FineTune(model=base, data=tmp_path, out=tmp_path / "out", lora=Lora(), int4=True))
+
+
+def test_what_gets_worse_ends_and_the_best_is_kept(base, tmp_path):
+    """A rate that ruins the model: the first look is the best one, and it is what is written."""
+    data = write_data(tmp_path / "data", count=10)
+    ask = FineTune(
+        model=base, data=data, out=tmp_path / "out", held_out=0.2, pictures_per_step=2, steps=20, looks=20, patience=3,
+        rate=0.5,
+    )  # fmt: skip
+    told = Tuning(ask).run()
+    assert told["stopped_early"] and told["steps"] < 20
+    assert told["steps"] == told["best_step"] + 3
+    looks = [row["held_out"] for row in told["rows"] if "held_out" in row]
+    assert looks[told["best_step"] - 1] == min(looks) < looks[-1]
+    tuning = Tuning(ask)
+    model = load_model(tmp_path / "out" / "finetune")
+    model.llm.set_attn_implementation("segments")
+    learner = Learner(model, tuning.config, tuning.phase, Tokenizer.from_file(base / "tokenizer.json"))
+    assert learner.measure(tuning.batches(tuning.kept)) == pytest.approx(told["held_out_loss"], abs=1e-6)
+
+
+def test_the_command_teaches_and_is_done_once(base, tmp_path, capsys):
     data = write_data(tmp_path / "data", count=10)
     words = [
         "train", "finetune", "--model", str(base), "--data", str(data), "--out", str(tmp_path / "out"), "--lora",

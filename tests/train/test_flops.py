@@ -12,6 +12,8 @@ from handlens.train.learner import Learner
 CASES = {
     "text": {"objective": "text", "trains": ("language",), "slicing": False},
     "tower": {"objective": "reading", "trains": ("vision",)},
+    "gathered": {"objective": "gather", "trains": ("vision",)},
+    "told cells": {"objective": "layout", "trains": ("language",)},
     "resampler": {"objective": "cells", "trains": ("resampler",)},
     "tower below a frozen resampler": {"objective": "cells", "trains": ("vision",)},
     "everything": {"objective": "answers", "trains": ("vision", "resampler", "language")},

@@ -1,9 +1,14 @@
 """The ledger adds up and reaches the card."""
 
 import json
+import multiprocessing
+import time
+from pathlib import Path
 
+import pytest
 import torch
 
+from handlens.train import energy
 from handlens.train.distributed import ALONE
 from handlens.train.energy import WATTS_PER_CORE, Meter
 from handlens.train.ledger import phase_ledger, total_of, write_ledger
@@ -11,7 +16,7 @@ from handlens.train.state import Progress
 
 PROGRESS = Progress(
     step=10, pictures=40, slices=90, patches=900, padded=100, tokens=5000, targets=700, flops=2e12,
-    counted_share=1.01, seconds=7200.0, processor_seconds=3600.0, joules=7.2e6, sessions=2,
+    counted_share=1.01, seconds=3600.0, device_seconds=7200.0, processor_seconds=3600.0, joules=7.2e6, sessions=2,
 )  # fmt: skip
 
 
@@ -42,12 +47,63 @@ def test_phases_add_up_on_the_card(sft, tmp_path):
     assert "10,000" not in (tmp_path / "vision" / "README.md").read_text()
 
 
-def test_an_estimate_follows_the_processor():
+@pytest.fixture
+def counters(tmp_path, monkeypatch) -> list[Path]:
+    """The energy counters of two processors, in microjoules."""
+    monkeypatch.setattr(energy, "RAPL", tmp_path)
+    files = [tmp_path / f"intel-rapl:{number}" / "energy_uj" for number in range(2)]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("900000000\n")
+        (file.parent / "max_energy_range_uj").write_text("1000000000\n")
+    return files
+
+
+def test_a_counter_that_begins_again_goes_on(counters):
+    meter = Meter(torch.device("cpu"))
+    before = meter.read()
+    for joules, reading in ((960, 60), (20, 120), (990, 1090), (90, 1190)):
+        counters[0].write_text(str(joules * 10**6))
+        counters[1].write_text("900000001")
+        assert meter.read().joules - before.joules == pytest.approx(reading, abs=1e-4)
+    assert meter.method == "measured: RAPL counters of the processor"
+
+
+def test_one_process_of_a_machine_tells_its_counters(counters, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    meter = Meter(torch.device("cpu"))
+    before = meter.read()
+    counters[0].write_text("950000000")
+    assert meter.read().joules == before.joules
+    assert meter.method == "measured: RAPL counters of the processor"
+
+
+def test_without_a_counter_a_busy_core_is_estimated(monkeypatch, tmp_path):
+    monkeypatch.setattr(energy, "RAPL", tmp_path)
     meter = Meter(torch.device("cpu"))
     before = meter.read()
     while (now := meter.read()).processor_seconds - before.processor_seconds < 0.02:
         pass
     assert now.seconds > before.seconds
-    if meter.method.startswith("estimated"):
-        used = now.processor_seconds - before.processor_seconds
-        assert abs((now.joules - before.joules) - WATTS_PER_CORE * used) < 1e-9
+    used = now.processor_seconds - before.processor_seconds
+    assert now.joules - before.joules == pytest.approx(WATTS_PER_CORE * used)
+    assert meter.method.startswith("estimated: 8 W per busy core")
+
+
+def test_a_process_that_helps_counts_while_it_lives_and_after():
+    meter = Meter(torch.device("cpu"))
+    before, idle = meter.read().processor_seconds, time.process_time()
+    helper = multiprocessing.get_context("fork").Process(target=_compute, daemon=True)
+    helper.start()
+    time.sleep(0.8)
+    living = meter.read().processor_seconds - before - (time.process_time() - idle)
+    helper.join()
+    ended = meter.read().processor_seconds - before - (time.process_time() - idle)
+    assert living > 0.1
+    assert ended > 0.9 * living
+
+
+def _compute() -> None:
+    end = time.process_time() + 0.6
+    while time.process_time() < end:
+        pass

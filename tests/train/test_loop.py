@@ -1,5 +1,6 @@
 """The loop: learning, freezing, packing, stopping and going on."""
 
+import contextlib
 import copy
 import json
 import multiprocessing
@@ -11,11 +12,18 @@ import torch
 import torch.nn.functional as F
 
 from handlens.errors import TrainingError
+from handlens.families import family_named
+from handlens.model.vlm import build_model
 from handlens.recipes import nano
+from handlens.train import loop
+from handlens.train.distributed import ALONE, layers_of
 from handlens.train.feed import batches
 from handlens.train.learner import PARTS, Learner, token_loss
-from handlens.train.loop import summarise, train_phase
+from handlens.train.loop import HeldOut, summarise, train_phase
+from handlens.train.pause import OutOfTime, Pause
+from handlens.train.source import draw_generated
 from handlens.train.state import read_progress
+from handlens.train.warmstart import place_codes
 
 PHASES = {phase.name: phase for phase in nano.recipe().phases}
 
@@ -141,7 +149,7 @@ def test_frozen_parts_do_not_move_and_every_other_weight_does(packed, config, to
         PHASES[name], local_steps=1, sides_px=(112,), slices_per_step=5, pictures_per_step=2, warmup_steps=1
     )
     before = weights_of(packed)
-    learner = Learner(packed, config, phase)
+    learner = Learner(packed, config, phase, tokenizer)
     for step, batch in enumerate(islice(batches(phase, config, tokenizer, seed=1), 2)):
         learner.learn(batch, step)
     for part, attribute in PARTS.items():
@@ -170,7 +178,7 @@ def test_stopped_and_resumed_is_bit_identical(fresh, config, sft, tokenizer, tmp
     ]
     assert [row.pop("sessions") for row in progress] == [1, 2]
     for row in progress:
-        for measured in ("seconds", "processor_seconds", "joules"):
+        for measured in ("seconds", "device_seconds", "processor_seconds", "joules"):
             assert row.pop(measured) > 0
     assert progress[0] == progress[1]
     assert progress[0]["step"] == 4
@@ -283,3 +291,96 @@ def test_a_failed_phase_leaves_no_process(fresh, config, sft, tokenizer, tmp_pat
     for child in multiprocessing.active_children():
         child.join(5)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("trains", [("vision",), ("resampler",), ("vision", "language")])
+def test_a_batch_without_pictures_gives_every_weight_that_learns_a_slope(packed, config, sft, tokenizer, trains):
+    words = next(batches(replace(sft, objective="text"), config, tokenizer, seed=3))
+    assert words.slices is None
+    learner = Learner(packed, config, replace(sft, trains=trains), tokenizer)
+    learner.learn(words, 0)
+    assert all(weight.grad is not None for weight in learner.weights)
+
+
+@pytest.mark.parametrize("family", ["1.0", "2.0", "2.5", "2.6", "4.0", "4.5"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_every_family_learns_with_and_without_pictures(config, sft, tokenizer, family, recompute):
+    language = replace(config.language, kind=family_named(family).language)
+    if language.kind == "minicpm":
+        language = replace(language, scale_emb=12.0, scale_depth=1.4, dim_model_base=64)
+    other = replace(config, family=family, language=language)
+    torch.manual_seed(1)
+    model = build_model(other)
+    model.llm.set_attn_implementation("segments")
+    phase = replace(sft, recompute=recompute, warmup_steps=1)
+    learner = Learner(model, other, phase, tokenizer)
+    before = weights_of(model)
+    shown = next(batches(phase, other, tokenizer, seed=3))
+    told = next(batches(replace(phase, objective="text"), other, tokenizer, seed=3))
+    for step, batch in enumerate((shown, told)):
+        learner.learn(batch, step)
+    rest = {name for name, weight in model.state_dict().items() if torch.equal(weight, before[name])}
+    # The towers of 1.0 and 2.0 learn their places; the places of the resampler are computed.
+    assert rest <= {"resampler.pos_embed"}
+    assert len(layers_of(model.vpm)) == other.vision.num_layers
+
+
+class LateFor(Pause):
+    """The alarm rings when something that must be whole is done for the ``number``-th time."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.left = number
+
+    @contextlib.contextmanager
+    def hold(self):
+        with super().hold():
+            yield
+            self.left -= 1
+            self._is_late = self.left == 0
+
+
+def test_a_look_that_was_cut_is_made_up_for(fresh, config, sft, tokenizer, tmp_path):
+    """Whenever the step or the look is the last thing there is time for, the run ends with the same rows and best."""
+    phase = replace(sft, steps=3)
+    seen = list(islice(batches(replace(phase, name="seen"), config, tokenizer, seed=9), 1))
+    held_out = HeldOut(batches=seen, every=1, patience=0)
+    reached = {}
+    for number in range(8):
+        folder, model = tmp_path / str(number), fresh()
+        whole = False
+        with contextlib.suppress(OutOfTime):  # the last checkpoint is nobody's to give up but the caller's
+            whole = run(
+                model, config, phase, tokenizer, folder, held_out=held_out, stop=LateFor(number), window=1,
+                seconds_between_checkpoints=1e9,
+            )  # fmt: skip
+        assert whole is (number == 0)
+        if not whole:
+            model = fresh()
+            assert run(model, config, phase, tokenizer, folder, held_out=held_out, window=1)
+        rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for row in rows:
+            row.pop("seconds", None)
+        progress = read_progress(folder / "state" / "step-00000003")
+        reached[number] = (rows, progress.best_step, progress.best_loss, progress.looked_step)
+    assert len(reached[0][0]) == 6 and reached[0][3] == 3
+    assert all(one == reached[0] for one in reached.values())
+
+
+def test_checkpoints_of_which_none_can_be_read_are_told(fresh, config, sft, tokenizer, tmp_path):
+    run(fresh(), config, replace(sft, steps=2), tokenizer, tmp_path)
+    for step in (tmp_path / "state").glob("step-*"):
+        (step / "state.pt").write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"^none of the checkpoints in .*state can be read; move that folder away"):
+        run(fresh(), config, sft, tokenizer, tmp_path)
+    assert list((tmp_path / "state").glob("step-*"))
+
+
+def test_batches_are_made_on_the_cpu_wherever_the_model_learns(config, sft, tokenizer):
+    """A device that computes nothing stands for a GPU: what is made there by mistake has no numbers."""
+    with torch.device("meta"), loop._stream(sft, config, tokenizer, 1, (), ALONE, draw_generated) as stream:
+        batch = loop._next(stream)[0]
+    assert batch.ids.device.type == batch.slices.patches.device.type == "cpu"
+    with torch.device("meta"):
+        codes = place_codes(batch.slices, config.vision.table_side, 4)
+    assert codes.device.type == "cpu" and codes.isfinite().all()

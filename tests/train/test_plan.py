@@ -68,10 +68,11 @@ def test_steps_that_streams_take_alone_are_paid_and_told(config, sft):
         ({"decay_share": 0.25}, "linear, 5 steps of warm-up, falls in the last 25 %"),
         ({"decay_share": 0.0}, "linear, 5 steps of warm-up, does not fall"),
         ({"schedule": "cosine"}, "cosine, 5 steps of warm-up"),
+        ({"steps": 5}, "rises over 5 steps and the phase ends there or before"),
     ],
 )
 def test_schedules_in_words(sft, changed, words):
-    assert schedule_of(replace(sft, warmup_steps=5, **changed)) == words
+    assert schedule_of(replace(sft, **{"steps": 40, "warmup_steps": 5} | changed)) == words
 
 
 def test_memory_falls_with_shares_and_with_recomputing(config, sft):

@@ -48,7 +48,15 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-400])
 
 
+def overwrite(file: Path) -> None:
+    """Other bytes in the middle: the archive opens, its directory and its names are whole."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 - 200 : len(content) // 2 + 200] = bytes([64, 1] * 200)
+    file.write_bytes(content)
+
+
 DAMAGES = {
+    "overwritten": overwrite,
     "cut": cut,
     "empty": lambda file: file.write_bytes(b""),
     "zeros": lambda file: file.write_bytes(bytes(5000)),
@@ -87,6 +95,16 @@ def test_what_a_kill_left_behind_is_never_loaded_and_goes_away(folder):
     assert load_state(folder, modules()).step == 3
     save_state(folder, Progress(step=4), modules(4))
     assert not part.exists()
+
+
+def test_what_cannot_be_read_takes_no_place(folder):
+    for step in folder.iterdir():
+        (step / "progress.json").write_text("")
+    assert load_state(folder, modules()) is None
+    save_state(folder, Progress(step=1), modules(1))
+    assert [path.name for path in folder.iterdir()] == ["step-00000001"]
+    save_state(folder, Progress(step=2), modules(2))
+    assert load_state(folder, modules()) == Progress(step=2)
 
 
 def test_a_step_is_written_over(folder):

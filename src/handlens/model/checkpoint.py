@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from handlens.config import HandlensConfig
+from handlens.core.durable import show
 from handlens.errors import ModelError
 from handlens.families import family_named
 from handlens.model.vlm import HandlensModel, MiniCPMVConfig
@@ -227,7 +228,7 @@ def write_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(unfinished), {"format": "pt"})
-        unfinished.replace(file)
+        show(unfinished, file)
     except (OSError, SafetensorError) as cause:
         raise ModelError(f"cannot write {file}: {cause}; free some space or give another folder") from None
     finally:

@@ -30,7 +30,7 @@ class ScaledHead(nn.Linear):
 
     divisor = 1.0
 
-    def forward(self, hidden: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens vocab"]:
+    def forward(self, hidden: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows vocab"]:
         """Return logits."""
         return F.linear(hidden / self.divisor, self.weight)
 

@@ -118,6 +118,11 @@ class World:
 ALONE = World()
 
 
+def layers_of(tower: Any) -> Any:
+    """Return the layers of a vision tower under either of their official names (timm's in 1.0 and 2.0)."""
+    return tower.blocks if hasattr(tower, "blocks") else tower.encoder.layers
+
+
 def cut_into_shares(objective: nn.Module, world: World) -> nn.Module:
     """Apply FSDP2: layers one by one, the resampler, then the rest as one group (tied weights stay together)."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -125,7 +130,7 @@ def cut_into_shares(objective: nn.Module, world: World) -> nn.Module:
 
     mesh = init_device_mesh(world.device.type, (world.size,))
     model: Any = objective.model
-    for part in (*model.vpm.encoder.layers, *model.llm.model.layers, model.resampler):
+    for part in (*layers_of(model.vpm), *model.llm.model.layers, model.resampler):
         fully_shard(part, mesh=mesh)
     fully_shard(objective, mesh=mesh)
     return objective

@@ -73,6 +73,11 @@ class Tuning:
                 raise ModelError(f"no {name} in {ask.model}; fine-tuning needs config.json, {WEIGHTS} and {VOCABULARY}")
         if ask.epochs <= 0 or ask.pictures_per_step < 1 or ask.looks < 1:
             raise SettingError("epochs, pictures per step and looks must be above 0")
+        if ask.int4 and ask.lora:
+            raise SettingError(
+                "--int4 rounds weights that learn, and those below --lora do not; give one of the two, or merge first "
+                "and go on from the merged folder with --int4"
+            )
         self.ask = ask
         self.config = load_config(ask.model)
         self.tokenizer = Tokenizer.from_file(ask.model / VOCABULARY)

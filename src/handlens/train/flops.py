@@ -115,7 +115,8 @@ def _heads(config: HandlensConfig, phase: Phase, load: Load) -> float:
         outputs = NUM_SLOTS * (len(LETTERS) + 1) + things
         places, read = len(load.slice_patches) * config.resampler.num_queries, config.resampler.num_heads
         told = 2.0 * sum(load.slice_patches) * config.vision.width * CODE
-        gathered = 4.0 * read * config.resampler.num_queries * sum(load.slice_patches) * config.vision.width
+        pairs = read * config.resampler.num_queries * sum(load.slice_patches)
+        gathered = pairs * (2.0 * CODE + 4.0 * config.vision.width)  # places have no slope
         named = 2.0 * places * read * config.vision.width * outputs
         return gathered + _work(told + named, passes=learns, learns=True)
     if phase.objective == "cells" or (phase.objective == "answers" and phase.cells_weight > 0):

@@ -18,7 +18,7 @@ from handlens.core.tokenizer import Tokenizer
 from handlens.errors import TrainingError
 from handlens.model.vlm import HandlensModel, SliceBatch
 from handlens.train.cells import CellHead, CellTables, GatherHead
-from handlens.train.distributed import ALONE, World
+from handlens.train.distributed import ALONE, World, layers_of
 from handlens.train.feed import IGNORED, Batch, OwnLoss
 from handlens.train.losses import next_word_loss
 from handlens.train.optim import build_optimisers
@@ -27,6 +27,8 @@ from handlens.train.reading import ReadingHead
 from handlens.train.warmstart import place_codes
 
 PARTS = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
+FIXED = ("resampler", "pos_embed")
+"""The table of places of a resampler is computed; that of a tower may be learned under the same name."""
 Head = ReadingHead | GatherHead | CellHead | CellTables
 Scores = dict[str, float]
 Place = tuple[list[Tensor], list[dict[Tensor, dict[str, Tensor]]]]
@@ -44,7 +46,7 @@ def freeze(model: HandlensModel, phase: Phase) -> list[tuple[str, nn.Parameter]]
     for part, attribute in PARTS.items():
         for name, weight in getattr(model, attribute).named_parameters():
             is_added = "lora_" in name or "modules_to_save" in name
-            learns = is_added if phase.adapter else part in phase.trains and name != "pos_embed"
+            learns = is_added if phase.adapter else part in phase.trains and (part, name) != FIXED
             weight.requires_grad_(learns)
             if weight.requires_grad:
                 learning.append((f"{attribute}.{name}", weight))
@@ -72,8 +74,13 @@ def arithmetic(device: str = "cpu", precision: str = "auto") -> AbstractContextM
 
 def recompute_layers(model: HandlensModel) -> None:
     """Make every layer forget what it computed and compute it again on the way back."""
-    for layer in (*model.vpm.encoder.layers, *model.llm.model.layers):
+    for layer in (*layers_of(model.vpm), *model.llm.model.layers):
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def eyes_learn(model: HandlensModel) -> bool:
+    """True where the tower or the resampler has a weight that learns."""
+    return any(weight.requires_grad for part in (model.vpm, model.resampler) for weight in part.parameters())
 
 
 def blank_slice(model: HandlensModel) -> SliceBatch:
@@ -85,6 +92,7 @@ def blank_slice(model: HandlensModel) -> SliceBatch:
         torch.zeros(1, 1, dtype=torch.int64, device=device),
         torch.zeros(1, 1, width, device=device),
         None,
+        grids=((1, 1),),
     )
 
 
@@ -138,7 +146,7 @@ def token_loss(
     unseen = None
     if visual is None and batch.slices is not None:
         visual = model.see(batch.slices)
-    elif visual is None and any(weight.requires_grad for weight in model.resampler.parameters()):
+    elif visual is None and eyes_learn(model):
         unseen = model.see(blank_slice(model))
     embeddings = model.join(batch.ids[None], None if visual is None else batch.is_visual[None], visual)
     if unseen is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from handlens import __version__
+from handlens.core.durable import show
 from handlens.train.distributed import World
 from handlens.train.energy import Meter, grams_per_kwh
 from handlens.train.phases import Phase
@@ -71,7 +72,7 @@ def phase_ledger(
         "processor_seconds": round(progress.processor_seconds, 1),
         "device": device,
         "devices": world.size,
-        "device_hours": round(progress.seconds * world.size / 3600, 6),
+        "device_hours": round(progress.device_seconds / 3600, 6),
         "sessions": progress.sessions,
         "energy_kwh": round(kwh, 8),
         "energy_method": meter.method,
@@ -169,6 +170,6 @@ def write_whole(file: Path, text: str) -> None:
     part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         part.write_text(text, encoding="utf-8")
-        part.replace(file)
+        show(part, file)
     finally:
         part.unlink(missing_ok=True)

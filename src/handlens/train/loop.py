@@ -111,11 +111,11 @@ def train_phase(
     model.llm.set_attn_implementation(attention_of(phase, world))
     try:
         with _stream(phase, config, tokenizer, seed, run.progress.next_indexes, world, draw) as stream:
+            run.look(held_out)  # one that was given up
             while run.progress.step < phase.steps and not run.is_stale(held_out):
                 try:
                     run.step(_next(stream))
-                    if held_out is not None:
-                        run.look(held_out)
+                    run.look(held_out)
                 except HandlensError:
                     if world.size == 1 and run.progress.step:
                         run.save()
@@ -127,7 +127,7 @@ def train_phase(
                 if paused:
                     return False
     except OutOfTime:
-        if run.saved_step != run.progress.step:
+        if run.saved != run.progress:
             run.save()
         return False
     finally:
@@ -170,14 +170,20 @@ class PhaseRun:
         self.report, self.window, self.pause = report, window, pause
         self.world, self.phase = learner.world, learner.phase
         self.progress = Progress()
-        self.saved_step = -1
+        self.saved: Progress | None = None
         self.scores: list[Scores] = []
         self.meter = Meter(self.world.device)
         self.last = self.meter.read()
 
     def load(self) -> None:
         """Take up the newest checkpoint, and forget what the log says about steps after it."""
-        found = load_state(self.folder / "state", self.learner.modules, self.world) or Progress()
+        found = load_state(self.folder / "state", self.learner.modules, self.world)
+        if found is None and any((self.folder / "state").glob("step-*")):
+            raise TrainingError(
+                f"none of the checkpoints in {self.folder / 'state'} can be read; move that folder away to begin "
+                f"phase {self.phase.name} again"
+            )
+        found = found or Progress()
         self.progress = replace(found, sessions=found.sessions + 1)
         if self.world.is_first:
             keep_rows(self.folder / LOG, self.progress.step)
@@ -188,7 +194,7 @@ class PhaseRun:
         began = time.monotonic()
         with self.pause.hold():
             save_state(self.folder / "state", self.progress, self.learner.modules, world=self.world)
-            self.saved_step = self.progress.step
+            self.saved = self.progress
             self.pause.saving_seconds = time.monotonic() - began
 
     def step(self, mine: Sequence[Batch]) -> None:
@@ -205,27 +211,25 @@ class PhaseRun:
         with self.pause.hold():
             self.learner.move()
             self.progress = self._advance(before, mine)
-        self.scores.append(scores)
-        if self.progress.step % self.window == 0 or self.progress.step == self.phase.steps:
-            row = _row(self.phase, self.progress, self.scores)
-            self._tell(row)
-            self.scores = []
+            self.scores.append(scores)
+            if self.progress.step % self.window == 0 or self.progress.step == self.phase.steps:
+                self._tell(_row(self.phase, self.progress, self.scores))
+                self.scores = []
 
-    def look(self, held_out: HeldOut) -> None:
-        """Look at the held-out records when it is time, and keep the weights that did best."""
-        progress = self.progress
-        if progress.step % held_out.every and progress.step != self.phase.steps:
+    def look(self, held_out: HeldOut | None) -> None:
+        """Look at the held-out records when it is time, once a step, and keep the weights that did best."""
+        progress, step = self.progress, self.progress.step
+        if held_out is None or step == progress.looked_step or (step % held_out.every and step != self.phase.steps):
             return
         loss = self.learner.measure(held_out.batches)
-        if progress.best_loss is None or loss < progress.best_loss:
-            self.progress = replace(progress, best_loss=loss, best_step=progress.step, stale=0)
-            if self.world.is_first:
-                self._keep_best()
-        else:
-            self.progress = replace(progress, stale=progress.stale + 1)
-        self._tell(
-            {"phase": self.phase.name, "step": progress.step, "of": self.phase.steps, "held_out": round(loss, 4)}
-        )
+        with self.pause.hold():
+            if progress.best_loss is None or loss < progress.best_loss:
+                self.progress = replace(progress, looked_step=step, best_loss=loss, best_step=step, stale=0)
+                if self.world.is_first:
+                    self._keep_best()
+            else:
+                self.progress = replace(progress, looked_step=step, stale=progress.stale + 1)
+            self._tell({"phase": self.phase.name, "step": step, "of": self.phase.steps, "held_out": round(loss, 4)})
 
     def is_stale(self, held_out: HeldOut | None) -> bool:
         """True when the held-out records have not got better for too long."""
@@ -308,6 +312,7 @@ def advance(
         targets=before.targets + int(targets),
         flops=before.flops + flops,
         seconds=round(before.seconds + now.seconds - last.seconds, 3),
+        device_seconds=round(before.device_seconds + world.size * (now.seconds - last.seconds), 3),
         processor_seconds=round(before.processor_seconds + processor, 3),
         joules=round(before.joules + joules, 3),
     )
@@ -401,16 +406,19 @@ def _stream(
     starts = {stream: next_indexes[stream] if next_indexes else stream for stream in world.streams(phase)}
     ended, end = multiprocessing.Pipe(duplex=False)
     with ended, end:
-        yield iter(
-            torch.utils.data.DataLoader(
-                _Records(phase, config, tokenizer, seed, starts, draw),
-                batch_size=None,
-                num_workers=1,
-                prefetch_factor=3,
-                worker_init_fn=functools.partial(_serve_the_run, ended=ended, end=end),
-                generator=torch.Generator(),
+        # Batches are made on the CPU also where new tensors are made on a GPU; the worker inherits that.
+        with torch.device("cpu"):
+            made = iter(
+                torch.utils.data.DataLoader(
+                    _Records(phase, config, tokenizer, seed, starts, draw),
+                    batch_size=None,
+                    num_workers=1,
+                    prefetch_factor=3,
+                    worker_init_fn=functools.partial(_serve_the_run, ended=ended, end=end),
+                    generator=torch.Generator(),
+                )
             )
-        )
+        yield made
 
 
 def _next(stream: Iterator[bytes]) -> list[Batch]:

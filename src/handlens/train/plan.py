@@ -197,8 +197,11 @@ def plan_recipe(
 
 def schedule_of(phase: Phase) -> str:
     """Return in words how the rate rises and falls, and what a step is where streams go alone."""
-    words = f"{phase.schedule}, {phase.warmup_steps} steps of warm-up"
-    if phase.schedule == "linear":
+    if phase.warmup_steps >= phase.steps:
+        words = f"rises over {phase.warmup_steps} steps and the phase ends there or before"
+    else:
+        words = f"{phase.schedule}, {phase.warmup_steps} steps of warm-up"
+    if phase.schedule == "linear" and phase.warmup_steps < phase.steps:
         words += f", falls in the last {100 * phase.decay_share:g} %" if phase.decay_share else ", does not fall"
     if phase.local_steps > 1:
         words += f"; every stream takes {phase.local_steps} steps alone in each"

@@ -45,9 +45,10 @@ def join_eyes(model: HandlensModel, config: HandlensConfig, recipe: Recipe, phas
     before, wanted = [], []
     for batch in islice(batches(probe, config, None, seed=recipe.seed), 24):
         assert batch.slices is not None and batch.labels is not None
-        seen = model.vpm(batch.slices.patches, batch.slices.position_ids, batch.slices.is_real)
-        rows = model.resampler.compress(seen, batch.slices.key_positions, batch.slices.is_real).flatten(0, 1)
-        labels = batch.labels.flatten(0, 1)
+        slices = batch.slices.to(model.resampler.proj)
+        seen = model.vpm(slices.patches, slices.position_ids, slices.is_real)
+        rows = model.resampler.compress(seen, slices.key_positions, slices.is_real).flatten(0, 1)
+        labels = batch.labels.flatten(0, 1).to(rows.device)
         # Most cells are empty; as many of them as there are others say enough.
         filled = (labels > 0).any(-1)
         empty = torch.nonzero(~filled)[: int(filled.sum()), 0]
@@ -66,6 +67,6 @@ def warm_start(model: HandlensModel, config: HandlensConfig, recipe: Recipe, pha
     def slices() -> Iterator[SliceBatch]:
         for batch in islice(batches(probe, config, None, seed=recipe.seed), WARM_START_BATCHES):
             assert batch.slices is not None
-            yield batch.slices
+            yield batch.slices.to(model.resampler.proj)
 
     return localise(model, slices())

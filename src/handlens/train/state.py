@@ -6,9 +6,9 @@ both.
 """
 
 import json
-import os
 import pickle
 import shutil
+import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from handlens.core.durable import settle, show
 from handlens.errors import TrainingError
 from handlens.train.distributed import ALONE, World
 
 DAMAGE = (
     OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError, CheckpointException,
+    zipfile.BadZipFile,
 )  # fmt: skip
 """What reading a file that was cut or overwritten raises."""
 PLAIN, SHARES = "state.pt", "shards"
@@ -52,10 +54,14 @@ class Progress:
     counted_share: float = 0.0
     """What torch counted in one step, divided by the formula; 0 where nothing was counted."""
     seconds: float = 0.0
+    device_seconds: float = 0.0
+    """Seconds times the processes that worked then."""
     processor_seconds: float = 0.0
     joules: float = 0.0
     sessions: int = 0
     """Times that the run was started."""
+    looked_step: int = 0
+    """Last step after which held-out records were looked at."""
     best_loss: float | None = None
     """Lowest loss on held-out records, where they are looked at."""
     best_step: int = 0
@@ -77,7 +83,9 @@ def read_progress(step: Path) -> Progress:
 
 
 def save_state(folder: Path, progress: Progress, modules: dict[str, Any], keep: int = 2, world: World = ALONE) -> None:
-    """Write ``folder/step-N`` atomically and drop all but the newest ``keep``.
+    """Write ``folder/step-N`` atomically and drop all but it and the ``keep - 1`` before it.
+
+    What lies after it could not be read, or the run would have gone on from there.
 
     Raises:
         TrainingError: the folder cannot be written.
@@ -95,16 +103,18 @@ def save_state(folder: Path, progress: Progress, modules: dict[str, Any], keep: 
         elif world.is_first:
             with (part / PLAIN).open("wb") as file:
                 torch.save({name: module.state_dict() for name, module in modules.items()}, file)
-                file.flush()
-                os.fsync(file.fileno())
         if world.is_first:
             (part / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            for path in part.rglob("*"):
+                settle(path)
             target = folder / f"step-{progress.step:08d}"
             if target.exists():
                 shutil.rmtree(target)
-            part.rename(target)
-            for old in sorted(folder.glob("step-*"))[:-keep]:
-                shutil.rmtree(old, ignore_errors=True)
+            show(part, target)
+            steps = sorted(folder.glob("step-*"))
+            before = steps[: steps.index(target)]
+            for other in before[: max(len(before) - keep + 1, 0)] + steps[len(before) + 1 :]:
+                shutil.rmtree(other, ignore_errors=True)
     except (OSError, RuntimeError, CheckpointException) as cause:  # torch reports a full disk as RuntimeError
         shutil.rmtree(part, ignore_errors=True)
         reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause).splitlines()[0]
@@ -157,7 +167,10 @@ def load_state(folder: Path, modules: dict[str, Any], world: World = ALONE) -> P
 
 
 def read_plain(step: Path) -> dict[str, Any]:
-    """Return the state of every module; optimisers as name -> number of weight -> tensors."""
+    """Return the state of every module; optimisers as name -> number of weight -> tensors; raises one of ``DAMAGE``."""
+    with zipfile.ZipFile(step / PLAIN) as file:
+        if damaged := file.testzip():
+            raise ValueError(f"{damaged} is damaged")
     stored = torch.load(step / PLAIN, weights_only=True, map_location="cpu")
     return {name: state["state"] if "param_groups" in state else state for name, state in stored.items()}
 

@@ -24,7 +24,7 @@ SHARPNESS = 0.8
 
 def place_code(u: Float[Tensor, "n"], v: Float[Tensor, "n"], side: int) -> Float[Tensor, "n code"]:
     """Return sines and cosines whose inner product peaks where two places agree; units are cells."""
-    waves = torch.arange(1, _HARMONICS + 1) * (math.pi / side)
+    waves = torch.arange(1, _HARMONICS + 1, device=u.device) * (math.pi / side)
     x, y = u[:, None] * waves, v[:, None] * waves
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
 
@@ -41,7 +41,7 @@ def patch_shapes(slices: SliceBatch, table_side: int) -> list[tuple[int, int]]:
 
 def place_codes(slices: SliceBatch, table_side: int, side: int) -> Float[Tensor, "slices patches code"]:
     """Return the code of the place of every patch in its slice, which is ``side`` cells wide and high; 0 at padding."""
-    codes = torch.zeros(*slices.position_ids.shape, CODE)
+    codes = torch.zeros(*slices.position_ids.shape, CODE, device="cpu")
     for row, (rows, columns) in zip(codes, patch_shapes(slices, table_side), strict=True):
         down, across = np.divmod(np.arange(rows * columns), columns)
         u = torch.from_numpy((across + 0.5) / columns * side).float()
@@ -81,7 +81,7 @@ def localise(model: HandlensModel, batches: Iterable[SliceBatch]) -> float:
         values = resampler.ln_kv(resampler.kv_proj(model.vpm(slices.patches, slices.position_ids, slices.is_real)))
         real = torch.ones_like(slices.position_ids, dtype=torch.bool) if slices.is_real is None else slices.is_real
         features.append((values + slices.key_positions)[real])
-        codes.append(place_codes(slices, model.vpm.config.table_side, side)[real])
+        codes.append(place_codes(slices, model.vpm.config.table_side, side).to(values.device)[real])
     x, y = torch.cat(features).double(), torch.cat(codes).double()
     x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
     fitted = torch.linalg.solve(x.T @ x + 1e-3 * len(x) * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
