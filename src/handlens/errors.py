@@ -11,6 +11,7 @@ HandlensError
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class HandlensError(Exception):
@@ -58,3 +59,10 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(given, names, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"
+
+
+def no_config(folder: Path) -> ModelError:
+    """Return the error of a folder that is no model; a run folder is told which of its folders is one."""
+    inside = sorted(str(file.parent) for file in folder.glob("*/config.json"))
+    hint = f"; did you mean {inside[-1]}?" if inside else ""
+    return ModelError(f"no config.json in {folder}; give a folder with config.json and model.safetensors{hint}")

@@ -33,6 +33,27 @@ from handlens.cli.train import split_pair
             "handlens train: unknown machine '8xA10'; did you mean '8xA100'?",
         ),
         (
+            ["nano", "--machine", "toaster"],
+            2,
+            "handlens train: --machine is for --dry-run; add --dry-run or leave --machine out",
+        ),
+        (
+            ["nano:smoke:sft", "--set", "vision.steps=20"],
+            1,
+            "handlens train: phase 'vision' of recipe nano:smoke was not chosen, only 'sft' was; ",
+        ),
+        (
+            ["nano", "--set", "report_steps=0"],
+            1,
+            "handlens train: recipe nano: report_steps is 0; at least 1 is needed",
+        ),
+        (["nano:smoke", "--from", "/nowhere"], 1, "handlens train: no config.json in /nowhere; --from needs a model"),
+        (
+            ["nano:smoke", "--from", "/nowhere", "--dry-run"],
+            1,
+            "handlens train: no config.json in /nowhere; --from needs a model folder with config.json, ",
+        ),
+        (
             ["minicpm-v-2.0"],
             1,
             "handlens train: recipe minicpm-v-2.0 needs what no package brings (pretrained: SigLIP",
@@ -83,3 +104,12 @@ def test_a_dry_run_prices_every_phase(capsys):
     assert run(["train", "minicpm-v-llama3-2.5", "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert "not published" in text and "1e-04*" in text
+
+
+def test_a_dry_run_knows_that_copies_are_not_shared_out(capsys):
+    memory = {}
+    for mode in ("fsdp", "ddp"):
+        assert run(["train", "minicpm-v-2.0:sft1", "--dry-run", "--parallel", mode, "--json"]) == 0
+        memory[mode] = json.loads(capsys.readouterr().out)["total"]["memory_bytes"]
+    # 3.1 billion weights, with slope and moments 50 GB.
+    assert memory["ddp"] > 45e9 > 2 * memory["fsdp"]

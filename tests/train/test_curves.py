@@ -30,3 +30,12 @@ def test_the_picture_shows_the_curve_from_high_to_low(tmp_path):
     right = [y for x, y in blue if x > 600]
     assert min(left) < 60 and min(right) > 300
     draw_curves([], tmp_path / "empty.png", "nothing yet")
+
+
+def test_a_long_name_leaves_room_for_the_legend(tmp_path):
+    for name in ("short", "a name that never ends " * 9):
+        draw_curves(ROWS, tmp_path / f"{len(name)}.png", name)
+    short, long = (Image.open(file) for file in sorted(tmp_path.iterdir(), key=lambda file: len(file.name)))
+    legend = (720 - 20 - 2 * 80 - 5, 0, 720, 30)
+    assert short.crop(legend).tobytes() == long.crop(legend).tobytes()
+    assert short.tobytes() != long.tobytes()

@@ -1,8 +1,10 @@
 """Fine-tuning: data in both dialects, adapters merged exactly, the best weights kept."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree, rmtree
 
 import numpy as np
 import pytest
@@ -11,12 +13,13 @@ from PIL import Image
 
 from handlens.cli.main import run
 from handlens.core.tokenizer import Tokenizer
-from handlens.errors import DataError, SettingError
+from handlens.errors import DataError, ModelError, SettingError, TrainingError
 from handlens.model.checkpoint import load_model, save_model
 from handlens.train.feed import IGNORED, batches
-from handlens.train.finetune import FineTune, Tuning
-from handlens.train.learner import Learner, token_loss
+from handlens.train.finetune import Batches, FineTune, Tuning
+from handlens.train.learner import PARTS, Learner, token_loss
 from handlens.train.lora import GROUP, Lora, add_lora, merge, round_while_training, stop_rounding
+from handlens.train.plan import MACHINES
 from handlens.train.talks import Talks, read_talks, set_apart
 
 
@@ -146,6 +149,13 @@ def test_a_model_that_learns_to_be_rounded(fresh, config, sft, tokenizer):
         (Lora(targets="[a"), r"^--targets '\[a' is no regular expression"),
         (Lora(targets="llm.nothing"), r"^--targets 'llm.nothing' fits none of \d+ linear layers; names look like "),
         (Lora(saved=("resampla",)), r"^--save-module 'resampla' is no module"),
+        (Lora(targets=".*"), r"^'llm.lm_head' holds the words that this model both reads and says"),
+        (Lora(saved=("llm.model.embed_tokens",)), r"^'llm.model.embed_tokens' holds the words"),
+        (Lora(saved=("llm",)), r"^'llm' holds the words"),
+        (Lora(saved=("llm.model.layers",)), r"^--targets '.*' names nothing outside of the modules that learn whole"),
+        (Lora(targets=r"resampler\.attn\.out_proj", saved=()), r"fits none of \d+ linear layers"),
+        (Lora(rank=0), r"^--rank is 0 and --dropout 0; a rank of 1 or more"),
+        (Lora(dropout=1.0), r"^--rank is 16 and --dropout 1; a rank"),
     ],
 )
 def test_adapters_that_fit_nothing(fresh, lora, message):
@@ -174,7 +184,7 @@ def test_what_gets_worse_ends_and_the_best_is_kept(base, tmp_path):
     model = load_model(tmp_path / "out" / "finetune")
     model.llm.set_attn_implementation("segments")
     learner = Learner(model, tuning.config, tuning.phase, Tokenizer.from_file(base / "tokenizer.json"))
-    assert learner.measure(tuning.batches(tuning.kept)) == pytest.approx(told["held_out_loss"], abs=1e-6)
+    assert learner.measure(Batches(tuning, tuning.kept)) == pytest.approx(told["held_out_loss"], abs=1e-6)
 
 
 def test_the_command_teaches_and_is_done_once(base, tmp_path, capsys):
@@ -204,12 +214,142 @@ def test_the_command_teaches_and_is_done_once(base, tmp_path, capsys):
     model.llm.set_attn_implementation("segments")
     learner = Learner(model, tuning.config, tuning.phase, Tokenizer.from_file(folder / "tokenizer.json"))
     # Beside the weights or added to them, an adapter is rounded differently where products are in bfloat16.
-    assert learner.measure(tuning.batches(tuning.kept)) == pytest.approx(min(looks), abs=1e-2)
+    assert learner.measure(Batches(tuning, tuning.kept)) == pytest.approx(min(looks), abs=1e-2)
 
     assert run(words) == 0
     said = capsys.readouterr()
     assert said.out == f"{folder}\n"
     assert "held out" in said.err and "step 1 to" in said.err
+
+
+@pytest.mark.parametrize("targets", [r"vpm.*(fc1|q_proj)", r".*q_proj", r"llm\..*_proj"])
+def test_what_learns_is_what_was_counted(base, fresh, tmp_path, targets):
+    ask = FineTune(model=base, data=write_data(tmp_path / "data"), out=tmp_path / "out", lora=Lora(targets=targets))
+    tuning, model = Tuning(ask), fresh()
+    add_lora(model, ask.lora)
+    learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    assert tuning.learning == sum(weight.numel() for weight in learned.values())
+    assert {PARTS[part] for part in tuning.trains()} == {name.partition(".")[0] for name in learned}
+
+
+WRONG = {
+    "a picture that is cut": (lambda row, folder: (folder / "5.png").write_bytes(b"\x89PNG\r\n\x1a\n"), "5.png is"),
+    "a picture that is gone": (lambda row, folder: (folder / "5.png").unlink(), "cannot read the picture"),
+    "no answer": (lambda row, folder: row["conversations"][1].update(content=""), r"turn 1 \(assistant\) says nothing"),
+    "a mark": (lambda row, folder: row["conversations"][1].update(content="red<|im_end|>"), "is a mark of the prompt"),
+    "half a letter": (lambda row, folder: row["conversations"][1].update(content="a\ud83d b"), "lost in a conversion"),
+    "a book": (lambda row, folder: row["conversations"][1].update(content="blue " * 5000), "tokens, 16 of them visual"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", WRONG)
+@pytest.mark.parametrize("held_out", [0.1, 0.9])
+def test_all_samples_are_looked_at_before_the_first_step(base, tmp_path, spoil, held_out):
+    """Whichever side of the split the sample is on, in a dry run and in a run."""
+    data = write_data(tmp_path / "data", count=10)
+    rows = json.loads(data.read_text())
+    change, words = WRONG[spoil]
+    change(rows[5], tmp_path / "data")
+    data.write_text(json.dumps(rows))
+    tuning = Tuning(FineTune(model=base, data=data, out=tmp_path / "out", held_out=held_out, steps=2))
+    for call in (tuning.run, lambda: tuning.cost(MACHINES["8xA100"])):
+        with pytest.raises(
+            DataError, match=rf"1 of 10 samples cannot be learned from: sample 5: .*{words}.*data check"
+        ):
+            call()
+    assert not (tmp_path / "out" / "finetune").exists()
+
+
+def test_another_fine_tuning_does_not_go_on_in_the_folder(base, tmp_path):
+    data = write_data(tmp_path / "data", count=10)
+    ask = FineTune(model=base, data=data, out=tmp_path / "out", steps=2, pictures_per_step=2)
+    first = Tuning(ask).run()
+    assert not first["was_done"]
+    assert Tuning(replace(ask, patience=9)).run() == first | {"was_done": True}
+    for name, value in {"steps": 3, "seed": 2, "held_out": 0.3, "lora": Lora()}.items():
+        with pytest.raises(SettingError, match=rf"was begun with {name} .*, now it is .*; give another --out"):
+            Tuning(replace(ask, **{name: value})).run()
+    rows = json.loads(data.read_text())
+    data.write_text(json.dumps(rows[1:]))
+    with pytest.raises(SettingError, match="was begun with data_sha256 "):
+        Tuning(ask).run()
+    data.write_text(json.dumps(rows))
+    other = tmp_path / "other"
+    copytree(base, other)
+    assert Tuning(replace(ask, model=other)).run()["was_done"]  # the same weights elsewhere
+    model = load_model(other)
+    with torch.no_grad():
+        model.resampler.query.add_(0.01)
+    save_model(model, other, other / "tokenizer.json")
+    with pytest.raises(SettingError, match="was begun with model_sha256 "):
+        Tuning(replace(ask, model=other)).run()
+
+
+def test_a_finished_run_needs_no_checkpoints(base, tmp_path):
+    data = write_data(tmp_path / "data", count=10)
+    ask = FineTune(model=base, data=data, out=tmp_path / "out", steps=2, pictures_per_step=2)
+    first = Tuning(ask).run()
+    rmtree(tmp_path / "out" / "finetune" / "state")
+    assert Tuning(ask).run() == first | {"was_done": True}
+    (tmp_path / "out" / "finetune" / "result.json").unlink()
+    with pytest.raises(TrainingError, match=r"has weights and no result.json"):
+        Tuning(ask).run()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"rate": -1.0}, "rate is -1; a number of 0 or more is needed"),
+        ({"rate": math.nan}, "rate is nan; a number of 0 or more is needed"),
+        ({"epochs": math.inf}, "epochs is inf; a number of 0 or more is needed"),
+        ({"held_out": -0.5}, "held out is -0.5; a number from 0 to 1 is needed"),
+        ({"held_out": math.nan}, "held out is nan; a number from 0 to 1 is needed"),
+        ({"seed": 10**22}, "seed is 1e+22; a number from 0 to 9.22337e+18 is needed"),
+        ({"pictures_per_step": 0}, "pictures per step is 0; a number of 1 or more is needed"),
+        ({"epochs": 0.0}, "epochs and steps are 0; one of them must be above 0"),
+        (
+            {"int4": True, "trains": ("vision",)},
+            "--int4 rounds the language model while it learns, and --trains leaves it out; add language",
+        ),
+    ],
+)
+def test_numbers_that_mean_nothing(base, tmp_path, changed, words):
+    with pytest.raises(SettingError) as error:
+        Tuning(FineTune(model=base, data=tmp_path, out=tmp_path / "out", **changed))
+    assert str(error.value) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--targets", "x"), "--targets changes nothing without --lora; add it, or leave it out"),
+        (("--rank", "16"), "--rank changes nothing without --lora; add it, or leave it out"),
+        (("--machine", "8xA100"), "--machine changes nothing without --dry-run; add it, or leave it out"),
+        (("--quant", "Q4_0"), "--quant changes nothing without --to; add it, or leave it out"),
+        (("--lora", "--trains", "vision"), "--trains names what learns without --lora; name layers with --targets"),
+    ],
+)
+def test_options_that_would_change_nothing(capsys, words, told):
+    assert run(["train", "finetune", "--model", "nano", "--data", "none.json", "--out", "none", *words]) == 2
+    said = capsys.readouterr().err
+    assert told in said and said.startswith("handlens train") and said.count("\n") == 1
+
+
+def test_the_bundle_is_checked_before_anything_is_trained(base, tmp_path, capsys):
+    data = write_data(tmp_path / "data")
+    words = ["train", "finetune", "--model", str(base), "--data", str(data), "--out", str(tmp_path / "out")]
+    assert run([*words, "--to", str(tmp_path / "new"), "--quant", "Q4_K_N"]) == 1
+    assert "unknown quantisation 'Q4_K_N'" in capsys.readouterr().err
+    assert run([*words, "--to", str(tmp_path / "data")]) == 1
+    assert "data exists and is no bundle; give a new folder name" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", " {} "])
+def test_a_file_with_nothing_in_it(tmp_path, text):
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(DataError, match=r"data.json is empty; a data set has one sample or more$"):
+        read_talks(tmp_path / "data.json")
 
 
 def test_a_model_without_weights_is_told(capsys, tmp_path):
@@ -220,3 +360,8 @@ def test_a_model_without_weights_is_told(capsys, tmp_path):
         f"handlens train: no model.safetensors in {tmp_path}/empty; "
         "fine-tuning needs config.json, model.safetensors and tokenizer.json\n"
     )
+
+
+def test_the_folder_of_a_run_names_the_model_in_it(base, tmp_path):
+    with pytest.raises(ModelError, match=rf"^no config.json in {tmp_path}; .*; did you mean {base}\?$"):
+        load_model(tmp_path)

@@ -1,6 +1,6 @@
 """The rows of the curriculum."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -8,7 +8,7 @@ from handlens.data.generate import LANGUAGES
 from handlens.data.generate.language import language
 from handlens.errors import SettingError
 from handlens.recipes import nano, smoke
-from handlens.train.phases import Recipe
+from handlens.train.phases import LIMITS, WHOLE_LIMITS, Phase, Recipe
 
 
 def test_rate_rises_stays_and_falls_to_a_tenth(sft):
@@ -35,6 +35,46 @@ def test_rows_that_cannot_run_are_refused(sft):
         replace(sft, mixture={})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("warmup_steps", -7, "warmup_steps is -7; at least 0 is needed"),
+        ("decay_share", 9.0, "decay_share is 9.0; at most 1 is needed"),
+        ("slices_per_step", -4, "slices_per_step is -4; at least 1 is needed"),
+        ("rate", -1.0, "rate is -1.0; at least 0 is needed"),
+        ("rate", float("inf"), "rate is inf; a finite number is needed"),
+        ("beta2", 2.0, "beta2 is 2.0; at most 0.9999 is needed"),
+        ("steps", 10**400, f"steps is {10**400}; at most 1000000000 is needed"),
+    ],
+)
+def test_numbers_outside_their_limits_are_refused(sft, name, value, words):
+    with pytest.raises(SettingError) as error:
+        replace(sft, **{name: value})
+    assert str(error.value) == f"phase sft: {words}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("report_steps", 0, "report_steps is 0; at least 1 is needed"),
+        ("checkpoint_seconds", float("nan"), "checkpoint_seconds is nan; a finite number is needed"),
+        ("checkpoint_seconds", -1.0, "checkpoint_seconds is -1.0; at least 0 is needed"),
+        ("vocabulary_records", 0, "vocabulary_records is 0; at least 1 is needed"),
+        ("seed", -1, "seed is -1; at least 0 is needed"),
+        ("seed", 2**63, "seed is 9223372036854775808; at most 9223372036854775807 is needed"),
+    ],
+)
+def test_numbers_of_a_recipe_outside_their_limits_are_refused(sft, name, value, words):
+    with pytest.raises(SettingError) as error:
+        Recipe(name="tiny", phases=(sft,), **{name: value})
+    assert str(error.value) == f"recipe tiny: {words}"
+
+
+@pytest.mark.parametrize(("row", "limits"), [(Phase, LIMITS), (Recipe, WHOLE_LIMITS)])
+def test_every_number_has_limits(row, limits):
+    assert {field.name for field in fields(row) if field.type in (int, float)} == set(limits)
+
+
 def test_a_phase_without_languages_is_refused(sft):
     with pytest.raises(SettingError, match=r"^phase sft: languages is empty; name at least one, such as en$"):
         replace(sft, languages={})
@@ -52,7 +92,7 @@ def test_nano_shows_every_language_and_each_of_tier_b_rarely():
     tiers = {code: language(code).tier for code in shares}
     assert {tiers[code] for code in nano.TIER_A} == {"A"}
     assert all(share < 0.005 for code, share in shares.items() if tiers[code] == "B")
-    before = {code for phase in nano.recipe().phases[:-1] for code in phase.languages}
+    before = {code for phase in nano.recipe().phases[:-2] for code in phase.languages}
     assert before == {"en", *nano.TIER_A}
 
 

@@ -4,11 +4,23 @@ from dataclasses import replace
 
 import pytest
 
-from handlens.errors import SettingError
+from handlens.errors import ModelError, SettingError
+from handlens.model.checkpoint import save_model
 from handlens.recipes import minicpm_v
 from handlens.train.flops import Load, step_flops
 from handlens.train.phases import Recipe
-from handlens.train.plan import MACHINES, machine_named, memory_of, part_sizes, plan_recipe, price, schedule_of
+from handlens.train.plan import (
+    FLOAT,
+    MACHINES,
+    held_bytes,
+    machine_named,
+    memory_of,
+    part_sizes,
+    plan_named,
+    plan_recipe,
+    price,
+    schedule_of,
+)
 
 
 def test_sizes_are_those_of_the_model(fresh, config):
@@ -81,6 +93,42 @@ def test_memory_falls_with_shares_and_with_recomputing(config, sft):
     assert memory_of(config, replace(sft, recompute=True), load, devices=1) < 0.7 * one
     assert memory_of(config, sft, load, devices=2) < one
     assert memory_of(config, replace(sft, trains=("resampler",)), load, devices=1) < one
+
+
+def test_only_shares_divide_what_a_process_holds(config, sft):
+    load = Load(slice_patches=(64,), segments=(40,), targets=10)
+    alone = memory_of(config, sft, load, devices=1)
+    machine = MACHINES["8xA100"]
+    assert price(sft, config, load, machine, mode="ddp").memory_bytes == alone
+    kept = alone - held_bytes(config, sft, load)
+    assert alone - price(sft, config, load, machine).memory_bytes == pytest.approx(kept * 7 / 8, abs=1)
+
+
+def test_an_adapter_has_slopes_and_moments_of_its_own_weights_alone(config, sft):
+    load = Load(slice_patches=(64,), segments=(40,), targets=10)
+    whole = memory_of(config, sft, load, devices=1)
+    few = price(sft, config, load, replace(MACHINES["8xA100"], devices=1), learning=1000).memory_bytes
+    assert whole - few == 3 * FLOAT * (sum(part_sizes(config).values()) - 1000)
+
+
+def test_a_changed_phase_has_the_records_that_its_steps_take():
+    plan = plan_named("minicpm-v-2.0:warmup", {"steps": "10"}, "8xA100")
+    # 4,096 pictures in each of ten steps.
+    assert plan["phases"][0]["samples"] == 40_960
+    assert plan_named("minicpm-v-2.0:warmup", {}, "8xA100")["phases"][0]["samples"] == 200_000_000
+
+
+def test_the_shape_is_that_of_the_model_to_begin_with(tiny, fresh, vocabulary, tmp_path):
+    """The recipe has its own shape; a run takes that of ``--from``."""
+    model = fresh()
+    save_model(model, tmp_path / "base", vocabulary)
+    own = {"vision": model.vpm, "resampler": model.resampler, "language": model.llm}
+    plan = plan_named("nano:smoke:vision", {}, "8xA100", base=tmp_path / "base")
+    assert {part: plan["weights"][part] for part in own} == {
+        part: sum(weight.numel() for weight in module.parameters()) for part, module in own.items()
+    }
+    with pytest.raises(ModelError, match=rf"^no config.json in {tmp_path}/none; --from needs a model folder with "):
+        plan_named("nano:smoke:vision", {}, "8xA100", base=tmp_path / "none")
 
 
 def test_a_recipe_that_draws_its_data_is_priced_by_drawing(config, sft, tokenizer):

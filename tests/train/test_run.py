@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from handlens.core.tokenizer import Tokenizer
-from handlens.errors import SettingError, TrainingError
+from handlens.errors import ModelError, SettingError, TrainingError
 from handlens.model.checkpoint import load_model
 from handlens.train import choose
 from handlens.train import run as runs
@@ -72,12 +72,42 @@ def test_settings_reach_one_phase_or_all(tiny):
         ("sft.slicing", "perhaps", "setting sft.slicing is 'perhaps'; a bool is needed"),
         ("sft.steps", "0", "phase sft: steps is 0; at least 1 is needed"),
         ("sft.mixture", "lines", "unknown setting 'mixture' in Phase; "),
+        ("adapter", "true", "unknown setting 'adapter'; "),
+        ("sft.samples", "5", "unknown setting 'samples' in Phase; "),
+        ("seeds", "1", "unknown setting 'seeds'; did you mean 'seed'?"),
+        ("report_step", "1", "unknown setting 'report_step'; did you mean 'report_steps'?"),
+        ("sft.seed", "1", "setting sft.seed is for one phase; seed is for the whole recipe: leave 'sft.' out"),
+        ("pictures_per_step", "0", "phase vision: pictures_per_step is 0; at least 1 is needed"),
+        ("sft.rate", "nan", "phase sft: rate is nan; a finite number is needed"),
+        ("seed", "9" * 26, f"recipe tiny: seed is {'9' * 26}; at most 9223372036854775807 is needed"),
     ],
 )
 def test_settings_that_cannot_be(tiny, key, value, message):
     with pytest.raises(SettingError) as error:
         apply_settings(tiny, {key: value})
     assert str(error.value).startswith(message)
+
+
+def test_a_setting_of_a_phase_that_was_not_chosen_is_told(tiny):
+    with pytest.raises(SettingError) as error:
+        apply_settings(tiny.only("sft"), {"vision.steps": "20"})
+    assert str(error.value) == (
+        "phase 'vision' of recipe tiny was not chosen, only 'sft' was; leave its settings out, or train tiny:vision or "
+        "tiny:all"
+    )
+    with pytest.raises(SettingError, match=r"^recipe tiny has no phase 'visoin'; did you mean 'vision'\?$"):
+        apply_settings(tiny.only("sft"), {"visoin.steps": "20"})
+
+
+@pytest.mark.parametrize("name", ["steps", "streams", "pictures_per_step", "slices_per_step", "local_steps"])
+def test_a_published_number_of_records_goes_with_the_settings_it_came_from(name):
+    recipe, _ = resolve("minicpm-v-2.0:adaptive")
+    (phase,) = apply_settings(recipe, {name: "3"}).phases
+    assert phase.samples == 0
+    assert "samples" not in phase.substitutes and name not in phase.substitutes
+    (kept,) = apply_settings(recipe, {"rate": "1e-3"}).phases
+    assert kept.samples == recipe.phases[0].samples
+    assert "samples" in kept.substitutes and "rate" not in kept.substitutes
 
 
 def test_texts_for_the_vocabulary_repeat_and_train_one(tiny):
@@ -185,6 +215,104 @@ def test_what_a_later_phase_cannot_have_is_refused_before_the_first(monkeypatch,
     with pytest.raises(SettingError, match=r"^phase sft: with local_steps every process needs all weights"):
         train("tiny", out, {"streams": "2", "sft.local_steps": "4"})
     assert not (out / "recipe.json").exists()
+
+
+def begun(out: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*.json")}
+
+
+def test_a_finished_phase_is_not_passed_off_as_another(tiny, out):
+    train("tiny:vision", out, {"seed": "2"})
+    asked = json.loads((out / "vision" / "phase.json").read_text())
+    assert (asked["recipe"], asked["seed"], asked["steps"], asked["sides_px"]) == ("tiny", 2, 2, [112])
+    assert not {"substitutes", "samples", "typical_px", "typical_tokens"} & asked.keys()
+    files = begun(out)
+    with pytest.raises(TrainingError) as error:
+        train("tiny", out, {"seed": "2", "vision.steps": "4"})
+    assert str(error.value) == (
+        f"phase vision in {out} was begun with steps 2; now steps 4 is asked; give another --out or the same settings"
+    )
+    with pytest.raises(TrainingError, match=r"begun with seed 2; now seed 1 is asked"):
+        train("tiny:vision", out)
+    assert begun(out) == files
+    train("tiny:warmup", out, {"seed": "2", "warmup.steps": "1"})
+
+
+def test_another_recipe_is_named_first(monkeypatch, tiny, out):
+    train("tiny:vision", out)
+    other = replace(tiny, name="other", phases=(replace(tiny.phases[0], steps=3, mixture={"scenes": 1.0}, rate=1.0),))
+    module = SimpleNamespace(recipe=lambda: other, model=choose.RECIPES["tiny"].model)
+    monkeypatch.setitem(choose.RECIPES, "other", module)
+    with pytest.raises(
+        TrainingError, match=r"with recipe tiny, steps 2, rate 0.002; now recipe other, steps 3, rate 1"
+    ):
+        train("other", out)
+
+
+def test_an_unfinished_phase_goes_on_with_new_settings_only_when_told(tiny, out):
+    def interrupt(row: dict) -> None:
+        if row["phase"] == "warmup" and row["step"] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingError, match="stopped by SIGTERM"):
+        train("tiny", out, {}, interrupt)
+    files = begun(out)
+    with pytest.raises(TrainingError) as error:
+        train("tiny", out, {"warmup.steps": "3"})
+    assert str(error.value) == (
+        f"phase warmup in {out} was begun with steps 2; now steps 3 is asked; give another --out or the same settings; "
+        f"to go on with the new ones delete {out}/warmup/phase.json"
+    )
+    assert begun(out) == files
+    (out / "warmup" / "phase.json").unlink()
+    train("tiny:warmup", out, {"warmup.steps": "3"})
+    assert json.loads((out / "warmup" / "ledger.json").read_text())["steps"] == 3
+    assert json.loads((out / "warmup" / "phase.json").read_text())["steps"] == 3
+
+
+def test_a_phase_without_a_checkpoint_begins_anew_with_other_settings(tiny, out):
+    with pytest.raises(TrainingError, match="attention 'flash' needs a GPU"):
+        train("tiny:vision", out, {"attention": "flash"})
+    assert (out / "vision" / "phase.json").exists()
+    train("tiny:vision", out, {"attention": "segments"})
+
+
+def test_a_file_of_settings_that_cannot_be_read_is_told(tiny, out):
+    train("tiny:vision", out)
+    file = out / "vision" / "phase.json"
+    file.write_text("{")
+    with pytest.raises(TrainingError) as error:
+        train("tiny:vision", out)
+    assert str(error.value) == f"{file} cannot be read; delete it to go on with the settings of this command"
+    file.unlink()  # as a run of an older version left it
+    train("tiny:vision", out, {"steps": "9"})
+
+
+@pytest.mark.parametrize("kept", [0, 1000, -1])
+def test_cut_weights_of_a_finished_phase_are_told(tiny, out, kept):
+    train("tiny:vision", out)
+    file = out / "vision" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(TrainingError) as error:
+        train("tiny:vision", out)
+    assert str(error.value) == f"{file} is damaged; delete it to train phase vision again"
+    file.unlink()
+    train("tiny:vision", out)
+    load_model(out / "vision")
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_model_to_begin_with_must_be_whole(tiny, tmp_path, missing):
+    base = tmp_path / "base"
+    base.mkdir()
+    for name in {"config.json", "model.safetensors", "tokenizer.json"} - {missing}:
+        (base / name).write_text("{}")
+    with pytest.raises(ModelError) as error:
+        train("tiny", tmp_path / "run", base=base)
+    assert str(error.value) == (
+        f"no {missing} in {base}; --from needs a model folder with config.json, model.safetensors and tokenizer.json"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_cannot_be_written(tiny, tmp_path):

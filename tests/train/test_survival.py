@@ -114,7 +114,8 @@ def kill_at_random(start, tmp_path: Path, kills: int) -> None:
     for phase in PHASES:
         left = sorted(path.name for path in (tmp_path / "hit" / phase).iterdir())
         assert left == [
-            "README.md", "config.json", "ledger.json", "log.jsonl", "model.safetensors", "state", "tokenizer.json",
+            "README.md", "config.json", "ledger.json", "log.jsonl", "model.safetensors", "phase.json", "state",
+            "tokenizer.json",
         ]  # fmt: skip
 
 

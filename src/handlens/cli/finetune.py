@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 PARTS = ("vision", "resampler", "language")
 
@@ -38,7 +39,9 @@ PARTS = ("vision", "resampler", "language")
 @click.option("--to", "bundle", type=click.Path(path_type=Path), help="Export the merged model to this bundle too.")
 @click.option("--quant", default="Q8_0", show_default=True, help="Language weights of the bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object at the end.")
+@click.pass_context
 def finetune(
+    context: click.Context,
     model: str,
     data: Path,
     out: Path,
@@ -73,6 +76,7 @@ def finetune(
     """  # noqa: D301
     from handlens.cli.training import model_folder, pause_code
 
+    refuse_unused(context, lora=lora, dry_run=dry_run, bundle=bundle)
     try:
         from handlens.train.finetune import FineTune, Tuning
         from handlens.train.lora import TARGETS, Lora
@@ -94,6 +98,12 @@ def finetune(
             rate=rate, pictures_per_step=pictures_per_step, held_out=held_out, patience=patience, seed=seed,
         )
     )  # fmt: skip
+    if bundle is not None:
+        from handlens.export.bundle import refuse_to_overwrite
+        from handlens.export.mixes import check_quant
+
+        check_quant(quant)
+        refuse_to_overwrite(bundle)
     if dry_run:
         show_cost(tuning, machine, as_json)
         return None
@@ -117,23 +127,56 @@ def finetune(
     return None
 
 
+def refuse_unused(context: click.Context, *, lora: bool, dry_run: bool, bundle: Path | None) -> None:
+    """Refuse options that would change nothing.
+
+    Raises:
+        click.UsageError: one was given.
+    """
+    needs = {
+        "--lora": (("rank", "dropout", "targets", "saved"), lora),
+        "--dry-run": (("machine",), dry_run),
+        "--to": (("quant",), bundle is not None),
+    }
+    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    given = {name for name in options if name and context.get_parameter_source(name) == ParameterSource.COMMANDLINE}
+    for option, (names, is_there) in needs.items():
+        for name in names:
+            if name in given and not is_there:
+                raise click.UsageError(f"{options[name]} changes nothing without {option}; add it, or leave it out")
+    if lora and "trains" in given:
+        raise click.UsageError("--trains names what learns without --lora; name layers with --targets, or drop --lora")
+
+
 def show_cost(tuning: Any, machine: str, as_json: bool) -> None:
     """Print what a fine-tuning will cost."""
     from dataclasses import asdict
 
     from handlens.cli.training import duration, short
+    from handlens.engine.memory import resident_bytes
     from handlens.train.plan import machine_named
 
     cost = tuning.cost(machine_named(machine))
+    program = resident_bytes()
     if as_json:
-        click.echo(json.dumps(asdict(cost) | {"learned": len(tuning.talks), "held_out": len(tuning.kept)}))
+        counts = {"learned": len(tuning.talks), "held_out": len(tuning.kept), "program_bytes": program}
+        click.echo(json.dumps(asdict(cost) | counts))
         return
     click.echo(
         f"{len(tuning.talks)} samples to learn from, {len(tuning.kept)} held out; {cost.steps} steps at {cost.rate:g}\n"
-        f"learns: {', '.join(cost.trains)}{' (additions only)' if tuning.phase.adapter else ''}\n"
+        f"learns: {learning(tuning)}\n"
         f"{short(cost.slices)} slices, {short(cost.tokens)} tokens, {cost.flops:.3g} operations\n"
-        f"memory about {cost.memory_bytes / 1e9:.2f} GB, time about {duration(cost.hours)} ({cost.method})"
+        f"memory about {cost.memory_bytes / 1e9:.2f} GB of numbers, and {program / 1e9:.2f} GB for each of two "
+        f"processes, as this one has now\ntime about {duration(cost.hours)} ({cost.method})"
     )
+
+
+def learning(tuning: Any) -> str:
+    """Return in words what learns."""
+    if not tuning.layers:
+        return ", ".join(tuning.trains())
+    whole = "".join(f"; {name} whole" for name in tuning.ask.lora.saved)
+    return f"additions of rank {tuning.ask.lora.rank} to {len(tuning.layers)} linear layers{whole}"
 
 
 def show_result(result: dict[str, Any], as_json: bool) -> None:
@@ -151,5 +194,8 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
     held_out = "" if result["held_out_loss"] is None else (
         f"; held out {result['held_out_loss']:.4f} at step {result['best_step']}{early}"
     )  # fmt: skip
-    click.echo(f"{result['steps']} steps, loss {result['loss']}{held_out}; curves in {result['curves']}", err=True)
+    done = "trained before, nothing is left to do: " if result["was_done"] else ""
+    click.echo(
+        f"{done}{result['steps']} steps, loss {result['loss']}{held_out}; curves in {result['curves']}", err=True
+    )
     click.echo(result.get("bundle", result["folder"]))

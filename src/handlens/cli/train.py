@@ -70,6 +70,8 @@ def train(
     Needs the extra 'train'.
     """  # noqa: D301
     settings = dict(split_pair(pair) for pair in pairs)
+    if machine and not dry_run:
+        raise click.UsageError("--machine is for --dry-run; add --dry-run or leave --machine out")
     if recipe is None and not as_list:
         raise click.UsageError("missing argument 'RECIPE'; name one, or --list them")
     if out is None and not (as_list or dry_run):
@@ -86,7 +88,7 @@ def train(
         return None
     assert recipe is not None
     if dry_run:
-        show_plan(recipe, settings, machine, data, as_json)
+        show_plan(recipe, settings, machine, data, model_folder(base), parallel, as_json)
         return None
     assert out is not None
     from handlens.cli.progress import progress_bar
@@ -132,12 +134,21 @@ def show_list(as_json: bool) -> None:
             click.echo(f"    needs {'; '.join(row['needs'])}")
 
 
-def show_plan(recipe: str, settings: dict[str, str], machine: str, data: Path | None, as_json: bool) -> None:
+def show_plan(
+    recipe: str,
+    settings: dict[str, str],
+    machine: str,
+    data: Path | None,
+    base: Path | None,
+    parallel: Literal["fsdp", "ddp"],
+    as_json: bool,
+) -> None:
     """Print what every phase does and costs."""
     from handlens.train.plan import plan_named
     from handlens.train.source import Shards, draw_generated
 
-    plan = plan_named(recipe, settings, machine, draw_generated if data is None else Shards(data))
+    draw = draw_generated if data is None else Shards(data)
+    plan = plan_named(recipe, settings, machine, draw, base=base, mode=parallel)
     if as_json:
         click.echo(json.dumps(plan))
         return

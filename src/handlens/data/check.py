@@ -31,7 +31,7 @@ FIXES = {
     "roles": "let user and assistant speak in turn, an answer last",
     "empty": "write the missing text, or remove the sample",
     "broken-text": "repair it: handlens data clean",
-    "too-long": "shorten it, or split the conversation; it would be cut",
+    "too-long": "shorten it, or split the conversation; the model does not read further",
     "box": "give boxes as x0, y0, x1, y1 in px inside the picture, x0 < x1 and y0 < y1",
     "language": "correct the language tag",
     "duplicate": "keep one of them: handlens data clean",

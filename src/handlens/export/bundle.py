@@ -72,7 +72,7 @@ def export_bundle(
     model_folder, out = Path(model_folder), Path(out)
     if vision not in VISIONS:
         raise SettingError(f"unknown vision variant '{vision}'{did_you_mean(vision, VISIONS)}")
-    _refuse_to_overwrite(out)
+    refuse_to_overwrite(out)
     try:
         from handlens.export.halves import write_halves
         from handlens.measure.known import record_known
@@ -113,7 +113,12 @@ def begin_folder(out: Path) -> Path:
     return unfinished
 
 
-def _refuse_to_overwrite(out: Path) -> None:
+def refuse_to_overwrite(out: Path) -> None:
+    """Refuse a place where something else than a bundle lies.
+
+    Raises:
+        ModelError: a file, or a full folder that is no bundle.
+    """
     if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise ModelError(f"{out} exists and is no bundle; give a new folder name")
 

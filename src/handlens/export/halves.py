@@ -9,7 +9,7 @@ from pathlib import Path
 
 from handlens.config import HandlensConfig
 from handlens.engine.bundle import MMPROJ
-from handlens.errors import ModelError
+from handlens.errors import ModelError, no_config
 from handlens.export.bundle import VISIONS
 from handlens.export.gguf import write_gguf
 from handlens.export.importance import Importance
@@ -45,7 +45,7 @@ def write_halves(
     """
     check_quant(quant)
     if not (model_folder / "config.json").is_file():
-        raise ModelError(f"no config.json in {model_folder}; give a folder with config.json and model.safetensors")
+        raise no_config(model_folder)
     config = read_config(model_folder)
     family = family_named(config.family)
     if family.tower != "siglip":

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from handlens.config import HandlensConfig
 from handlens.core.durable import show
-from handlens.errors import ModelError
+from handlens.errors import ModelError, no_config
 from handlens.families import family_named
 from handlens.model.vlm import HandlensModel, MiniCPMVConfig
 from handlens.model.weights import PICKLES, WEIGHTS, StoredWeights, open_weights
@@ -51,7 +51,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     file = Path(folder) / "config.json"
     if not file.is_file():
-        raise ModelError(f"no config.json in {folder}; give a folder with config.json and model.safetensors")
+        raise no_config(Path(folder))
     return _read_object(file)
 
 

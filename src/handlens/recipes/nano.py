@@ -24,6 +24,10 @@ FOLLOW = {
     "lines": 0.28, "pages": 0.04, "scenes": 0.22, "receipts": 0.16, "labels": 0.08, "tables": 0.1, "forms": 0.04,
     "charts": 0.08,
 }  # fmt: skip
+POLISH = {
+    "lines": 0.36, "pages": 0.05, "scenes": 0.16, "receipts": 0.15, "labels": 0.09, "tables": 0.08, "forms": 0.04,
+    "charts": 0.07,
+}  # fmt: skip
 
 
 def model(vocab_size: int = 512) -> HandlensConfig:
@@ -119,6 +123,13 @@ def recipe() -> Recipe:
                 slicing=True, mixture=FOLLOW, languages=SPOKEN, zoomed_share=0.15, cells_weight=1.0, head_of="sft-2",
                 turns_per_picture=6, answer_weight="root", steps=500, rate=1e-3, slices_per_step=20,
                 pictures_per_step=8, streams=2, local_steps=8, decay_share=0.97, ramp_pictures=1, warmup_steps=4,
+            ),
+            Phase(
+                name="polish", trains=("vision", "resampler", "language"), objective="answers", sides_px=(224,),
+                slicing=True, mixture=POLISH, languages=SPOKEN, zoomed_share=0.15, cells_weight=1.0,
+                head_of="multilingual", turns_per_picture=6, answer_weight="root", steps=760, rate=8e-4,
+                slices_per_step=20, pictures_per_step=8, streams=2, local_steps=8, decay_share=0.97, ramp_pictures=1,
+                warmup_steps=4,
             ),
         ),
     )  # fmt: skip

@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw
 
 Points = list[tuple[float, float]]
 LEVELS = " ▁▂▃▄▅▆▇█"
+LEGEND_PX = 80
+"""Width of one name of a curve."""
 COLOURS = {"loss": (31, 98, 184), "held_out": (206, 92, 0)}
 
 
@@ -51,6 +53,9 @@ def draw_curves(rows: Sequence[dict[str, Any]], file: Path, title: str, size: tu
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     left, top, right, bottom = 60, 34, size[0] - 20, size[1] - 40
+    room = right - LEGEND_PX * len(curves) - left - 10
+    while title and draw.textlength(title) > room:
+        title = title.removesuffix("...")[:-1].rstrip() + "..." if len(title) > 4 else ""
     draw.text((left, 10), title, fill="black")
     everything = [point for points in curves.values() for point in points]
     if everything:
@@ -76,7 +81,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], file: Path, title: str, size: tu
                 draw.line(dots, fill=COLOURS[name], width=2)
             else:
                 draw.ellipse((dots[0][0] - 2, dots[0][1] - 2, dots[0][0] + 2, dots[0][1] + 2), fill=COLOURS[name])
-            draw.text((right - 150 * (number + 1), 10), name.replace("_", " "), fill=COLOURS[name])
+            draw.text((right - LEGEND_PX * (number + 1), 10), name.replace("_", " "), fill=COLOURS[name])
     draw.rectangle((left, top, right, bottom), outline=(120, 120, 120))
     draw.text(((left + right) // 2 - 14, bottom + 22), "step", fill="black")
     image.save(file)

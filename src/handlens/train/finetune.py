@@ -5,7 +5,9 @@ It runs on the loop of every phase, so it stops, resumes and survives as they do
 """
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 
 from handlens.core.tokenizer import Tokenizer
 from handlens.engine.bundle import sha256_of
-from handlens.errors import ModelError, SettingError
+from handlens.errors import DataError, ModelError, SettingError, TrainingError
 from handlens.model.checkpoint import load_config, load_weights, save_model
 from handlens.model.vlm import HandlensModel, build_model
 from handlens.train.curves import draw_curves
@@ -21,18 +23,29 @@ from handlens.train.distributed import World, join_world
 from handlens.train.energy import Meter
 from handlens.train.feed import Batch, collate
 from handlens.train.flops import load_of, step_flops
+from handlens.train.learner import PARTS
 from handlens.train.ledger import phase_ledger, write_ledger, write_whole
 from handlens.train.loop import LOG, HeldOut, Report, read_rows, train_phase
-from handlens.train.lora import Lora, add_lora, merge, round_while_training, save_adapter, stop_rounding
+from handlens.train.lora import (
+    Lora,
+    add_lora,
+    layers_with,
+    merge,
+    round_while_training,
+    save_adapter,
+    stop_rounding,
+)
 from handlens.train.pause import OutOfTime, Pause, pause_on_signals
 from handlens.train.phases import Part, Phase
 from handlens.train.plan import Cost, Machine, price
 from handlens.train.run import VOCABULARY, WEIGHTS, Paused, make_folder, only_one
 from handlens.train.state import read_progress
-from handlens.train.talks import Talks, read_talks, set_apart
+from handlens.train.talks import Talks, fingerprint, read_talks, set_apart
 
 PHASE = "finetune"
-CURVES = "loss.png"
+CURVES, RESULT, ASKED = "loss.png", "result.json", "finetune.json"
+FREE = ("model", "data", "out", "patience", "checkpoint_seconds")
+"""What may change when a fine-tuning goes on; weights and data are compared by what they hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +77,54 @@ class FineTune:
     checkpoint_seconds: float = 60.0
 
 
+def check_numbers(ask: FineTune) -> None:
+    """Refuse numbers that mean nothing.
+
+    Raises:
+        SettingError: one of them.
+    """
+    for name, value, least, most in (
+        ("epochs", ask.epochs, 0.0, math.inf),
+        ("rate", ask.rate, 0.0, math.inf),
+        ("held out", ask.held_out, 0.0, 1.0),
+        ("steps", ask.steps, 0, math.inf),
+        ("pictures per step", ask.pictures_per_step, 1, math.inf),
+        ("streams", ask.streams, 1, math.inf),
+        ("looks", ask.looks, 1, math.inf),
+        ("patience", ask.patience, 0, math.inf),
+        ("seed", ask.seed, 0, 2**63 - 1),
+        ("checkpoint seconds", ask.checkpoint_seconds, 0.0, math.inf),
+    ):
+        if not (least <= value <= most and math.isfinite(value)):
+            limit = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of {least:g} or more"
+            raise SettingError(f"{name} is {value:g}; a number {limit} is needed")
+    if not (ask.steps or ask.epochs):
+        raise SettingError("epochs and steps are 0; one of them must be above 0")
+    if ask.int4 and ask.lora:
+        raise SettingError(
+            "--int4 rounds weights that learn, and those below --lora do not; give one of the two, or merge first "
+            "and go on from the merged folder with --int4"
+        )
+    if ask.int4 and "language" not in ask.trains:
+        raise SettingError("--int4 rounds the language model while it learns, and --trains leaves it out; add language")
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Every sample once, in batches of a step, made anew every time they are gone through."""
+
+    tuning: "Tuning"
+    talks: Talks
+    limit: int | None = None
+    """Samples after which it ends."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        size, some = self.tuning.ask.pictures_per_step, self.talks.talks[: self.limit]
+        for start in range(0, len(some), size):
+            samples = [self.talks.build(talk) for talk in some[start : start + size]]
+            yield collate(samples, self.tuning.config, start + size)
+
+
 class Tuning:
     """A fine-tuning whose data has been read."""
 
@@ -71,17 +132,14 @@ class Tuning:
         for name in (WEIGHTS, VOCABULARY):
             if not (ask.model / name).is_file():
                 raise ModelError(f"no {name} in {ask.model}; fine-tuning needs config.json, {WEIGHTS} and {VOCABULARY}")
-        if ask.epochs <= 0 or ask.pictures_per_step < 1 or ask.looks < 1:
-            raise SettingError("epochs, pictures per step and looks must be above 0")
-        if ask.int4 and ask.lora:
-            raise SettingError(
-                "--int4 rounds weights that learn, and those below --lora do not; give one of the two, or merge first "
-                "and go on from the merged folder with --int4"
-            )
+        check_numbers(ask)
         self.ask = ask
         self.config = load_config(ask.model)
         self.tokenizer = Tokenizer.from_file(ask.model / VOCABULARY)
-        learned, kept = set_apart(read_talks(ask.data), ask.held_out, ask.seed)
+        self.layers, self.learning = self.additions()
+        talks = read_talks(ask.data)
+        self.fingerprint = fingerprint(talks)
+        learned, kept = set_apart(talks, ask.held_out, ask.seed)
         self.talks = Talks(learned, self.config, self.tokenizer, ask.seed)
         self.kept = Talks(kept, self.config, self.tokenizer, ask.seed)
         self.phase = self.make_phase()
@@ -99,50 +157,102 @@ class Tuning:
             dropout_seeded=bool(ask.lora and ask.lora.dropout),
         )  # fmt: skip
 
+    def additions(self) -> tuple[list[str], int | None]:
+        """Return the layers that get additions, and how many weights learn then; nothing and None without LoRA."""
+        lora = self.ask.lora
+        if lora is None:
+            return [], None
+        with torch.device("meta"):
+            model = build_model(self.config)
+        modules = dict(model.named_modules())
+        layers = layers_with(model, lora)
+        added = sum(lora.rank * (modules[name].in_features + modules[name].out_features) for name in layers)
+        return layers, added + sum(weight.numel() for name in lora.saved for weight in modules[name].parameters())
+
     def trains(self) -> tuple[Part, ...]:
         """Return the parts in which something learns."""
         if self.ask.lora is None:
             return self.ask.trains
-        names = " ".join((self.ask.lora.targets.replace("\\", ""), *self.ask.lora.saved))
-        parts: dict[Part, str] = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
-        return tuple(part for part, name in parts.items() if name in names) or ("language",)
+        roots = {name.partition(".")[0] for name in (*self.layers, *self.ask.lora.saved)}
+        return tuple(part for part, root in PARTS.items() if root in roots)
 
     def cost(self, machine: Machine) -> Cost:
-        """Return what it will cost; the batch that is priced is the heaviest of a few that are drawn."""
-        batches = self.batches(self.talks, 4 * self.ask.pictures_per_step)
-        loads = [load_of(batch) for batch in batches]
-        heaviest = max(loads, key=lambda load: step_flops(self.config, self.phase, load))
-        return price(self.phase, self.config, heaviest, machine)
+        """Return what it will cost; the batch that is priced is the heaviest of a few that are drawn.
 
-    def batches(self, talks: Talks, limit: int = 10**9) -> list[Batch]:
-        """Return every sample once, in batches of a step."""
-        found: list[Batch] = []
-        size = self.ask.pictures_per_step
-        some = talks.talks[:limit]
-        for start in range(0, len(some), size):
-            samples = [talks.build(talk) for talk in some[start : start + size]]
-            found.append(collate(samples, self.config, start + size))
-        return found
+        Raises:
+            DataError: samples that cannot be learned from.
+        """
+        self.check_samples()
+        loads = [load_of(batch) for batch in Batches(self, self.talks, 4 * self.ask.pictures_per_step)]
+        heaviest = max(loads, key=lambda load: step_flops(self.config, self.phase, load))
+        cost = price(self.phase, self.config, heaviest, machine, learning=self.learning, mode="ddp")
+        # A look computes forwards alone: a third of what a step computes.
+        looked_steps = self.ask.looks * len(self.kept) / (self.ask.pictures_per_step * self.ask.streams) / 3
+        longer = 1 + looked_steps / self.phase.steps
+        return replace(cost, flops=cost.flops * longer, hours=cost.hours * longer)
+
+    def check_samples(self) -> None:
+        """Open every picture and read every text as learning would.
+
+        Raises:
+            DataError: samples that cannot be learned from.
+        """
+        limit = self.config.language.max_positions
+        faults = [*self.talks.faults(limit), *self.kept.faults(limit)]
+        if faults:
+            more = f"; {len(faults) - 3} more" if len(faults) > 3 else ""
+            raise DataError(
+                f"{self.ask.data}: {len(faults)} of {len(self.talks) + len(self.kept)} samples cannot be learned from: "
+                f"{'; '.join(faults[:3])}{more}; see all with: handlens data check {self.ask.data}"
+            )
+
+    def begin(self, world: World) -> None:
+        """Write what is asked, or compare it with what was; every picture is opened once.
+
+        Raises:
+            SettingError: another fine-tuning lies in the folder.
+            DataError: samples that cannot be learned from.
+        """
+        file = self.ask.out / ASKED
+        asked = {name: value for name, value in asdict(self.ask).items() if name not in FREE}
+        facts = {"data": self.fingerprint, "model": sha256_of(self.ask.model / WEIGHTS)}
+        now = json.loads(json.dumps(asked | {f"{name}_sha256": value for name, value in facts.items()}, default=str))
+        if file.is_file():
+            before = json.loads(file.read_text(encoding="utf-8")).get("same", now)
+            for name in now:
+                if before.get(name) != now[name]:
+                    raise SettingError(
+                        f"the fine-tuning in {self.ask.out} was begun with {name} {before.get(name)}, now it is "
+                        f"{now[name]}; give another --out, or what it was begun with"
+                    )
+            return
+        self.check_samples()
+        world.wait()
+        if world.is_first:
+            told = {"same": now, "ask": asdict(self.ask), "phase": asdict(self.phase)}
+            write_whole(file, json.dumps(told, indent=2, default=str) + "\n")
 
     def run(self, report: Report = lambda row: None) -> dict[str, Any]:
         """Train, merge and write; the same call goes on where it stopped.
 
         Raises:
+            DataError: samples that cannot be learned from.
+            SettingError: another fine-tuning lies in the folder.
             TrainingError: the run cannot go on.
             Paused: a signal asked to stop.
         """
         ask, folder = self.ask, self.ask.out / PHASE
         with pause_on_signals() as pause, join_world("ddp") as world, only_one(ask.out, world):
+            self.begin(world)
             make_folder(folder)
-            if not (folder / WEIGHTS).exists():
-                asked = {"ask": asdict(ask), "phase": asdict(self.phase)}
-                write_whole(ask.out / "finetune.json", json.dumps(asked, indent=2, default=str) + "\n")
+            was_done = (folder / WEIGHTS).exists()
+            if not was_done:
                 try:
                     self._train(world, folder, pause, report)
                 except OutOfTime:
                     raise _paused(pause, folder) from None
             world.wait()
-        return self.result()
+        return self.result() | {"was_done": was_done}
 
     def _train(self, world: World, folder: Path, pause: Pause, report: Report) -> None:
         ask = self.ask
@@ -155,7 +265,7 @@ class Tuning:
         held_out = None
         if len(self.kept):
             every = max(self.phase.steps // ask.looks, 1)
-            held_out = HeldOut(batches=self.batches(self.kept), every=every, patience=ask.patience)
+            held_out = HeldOut(batches=Batches(self, self.kept), every=every, patience=ask.patience)
         done = train_phase(
             model, self.config, self.phase, self.tokenizer, folder, seed=ask.seed, report=report, stop=pause,
             seconds_between_checkpoints=ask.checkpoint_seconds, window=max(self.phase.steps // 50, 1), draw=self.talks,
@@ -182,27 +292,34 @@ class Tuning:
             model = merge(wrapped)
         if self.ask.int4:
             stop_rounding(model)
-        plain = build_model(self.config)
-        plain.load_state_dict({name: weight.detach().cpu() for name, weight in model.state_dict().items()})
-        save_model(plain, folder, self.ask.model / VOCABULARY)
-
-    def result(self) -> dict[str, Any]:
-        """Return what the finished run reached."""
-        folder = self.ask.out / PHASE
-        rows = read_rows(folder / LOG)
-        progress = read_progress(sorted((folder / "state").glob("step-*"))[-1])
         last: dict[str, Any] = next((row for row in reversed(rows) if "loss" in row), {})
-        return {
-            "folder": str(folder),
+        result = {
             "steps": progress.step,
             "loss": last.get("loss"),
             "held_out_loss": progress.best_loss,
             "best_step": progress.best_step,
             "stopped_early": progress.step < self.phase.steps,
             "seconds": progress.seconds,
-            "curves": str(folder / CURVES),
-            "rows": rows,
         }
+        write_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
+        plain = build_model(self.config)
+        plain.load_state_dict({name: weight.detach().cpu() for name, weight in model.state_dict().items()})
+        save_model(plain, folder, self.ask.model / VOCABULARY)
+
+    def result(self) -> dict[str, Any]:
+        """Return what the finished run reached.
+
+        Raises:
+            TrainingError: the folder does not say.
+        """
+        folder = self.ask.out / PHASE
+        try:
+            told = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise TrainingError(
+                f"{folder} has weights and no {RESULT}; it is done, or give another --out to train again"
+            ) from None
+        return {"folder": str(folder), **told, "curves": str(folder / CURVES), "rows": read_rows(folder / LOG)}
 
 
 def _paused(pause: Pause, folder: Path) -> Paused:

@@ -4,7 +4,7 @@ Boundary: batches of ``feed.py`` in, scores out. ``loop.py`` decides when; ``dis
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -22,11 +22,11 @@ from handlens.train.distributed import ALONE, World, layers_of
 from handlens.train.feed import IGNORED, Batch, OwnLoss
 from handlens.train.losses import next_word_loss
 from handlens.train.optim import build_optimisers
-from handlens.train.phases import Phase
+from handlens.train.phases import Part, Phase
 from handlens.train.reading import ReadingHead
 from handlens.train.warmstart import place_codes
 
-PARTS = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
+PARTS: dict[Part, str] = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
 FIXED = ("resampler", "pos_embed")
 """The table of places of a resampler is computed; that of a tower may be learned under the same name."""
 Head = ReadingHead | GatherHead | CellHead | CellTables
@@ -370,7 +370,7 @@ class Learner:
         return self.group.add(total), add_up(scores)
 
     @torch.no_grad()
-    def measure(self, batches: Sequence[Batch]) -> float:
+    def measure(self, batches: Iterable[Batch]) -> float:
         """Return the loss of batches that are not learned from."""
         self.model.eval()
         try:

@@ -12,7 +12,7 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,7 +48,8 @@ HEAD = "head.safetensors"
 class HeldOut:
     """Records that are looked at and never learned from, to stop when they get worse."""
 
-    batches: Sequence[Batch]
+    batches: Iterable[Batch]
+    """Gone through at every look; a list, or what makes them anew."""
     every: int
     """Steps from one look to the next."""
     patience: int

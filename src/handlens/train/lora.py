@@ -33,14 +33,22 @@ class Lora:
     dropout: float = 0.0
 
 
-def add_lora(model: HandlensModel, lora: Lora) -> Any:
-    """Put adapters into the model in place and return peft's wrapper around it.
+def layers_with(model: HandlensModel, lora: Lora) -> list[str]:
+    """Return the whole names of the linear layers that get additions; those in a saved module learn whole instead.
 
     Raises:
-        SettingError: the expression is damaged, or nothing has such a name.
-        NeedsExtra: peft is missing.
+        SettingError: the numbers make no sense, the expression is damaged, nothing has such a name, or what is named
+            cannot learn beside the rest.
     """
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if lora.rank < 1 or not 0 <= lora.dropout < 1:
+        raise SettingError(
+            f"--rank is {lora.rank} and --dropout {lora.dropout:g}; a rank of 1 or more and a dropout from 0 to "
+            "below 1 are needed"
+        )
+    modules = dict(model.named_modules())
+    # Attention of torch reads the weights of its last layer past the layer, so an addition to it is never asked.
+    unasked = {f"{name}.out_proj" for name, module in modules.items() if isinstance(module, nn.MultiheadAttention)}
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear) and name not in unasked]
     try:
         hits = [name for name in linear if re.fullmatch(lora.targets, name)]
     except re.error as cause:
@@ -49,10 +57,35 @@ def add_lora(model: HandlensModel, lora: Lora) -> Any:
         raise SettingError(
             f"--targets '{lora.targets}' fits none of {len(linear)} linear layers; names look like {linear[-1]}"
         )
-    modules = {name for name, _ in model.named_children()} | {name for name, _ in model.named_modules()}
     for name in lora.saved:
-        if name not in modules:
-            raise SettingError(f"--save-module '{name}' is no module; for example resampler or llm.model.embed_tokens")
+        if not name or name not in modules:
+            raise SettingError(f"--save-module '{name}' is no module; for example resampler or llm.model.norm")
+    words = model.llm.get_input_embeddings().weight
+    if model.llm.get_output_embeddings().weight is words:
+        for name in (*hits, *lora.saved):
+            inside = modules[name].parameters()
+            if any(weight is words for weight in inside):
+                raise SettingError(
+                    f"'{name}' holds the words that this model both reads and says, and --lora would take the two "
+                    "apart; leave it out, or train without --lora"
+                )
+    hits = [name for name in hits if not any(name.startswith(f"{saved}.") or name == saved for saved in lora.saved)]
+    if not hits:
+        raise SettingError(
+            f"--targets '{lora.targets}' names nothing outside of the modules that learn whole "
+            f"({', '.join(lora.saved)}); name other layers, or train without --lora"
+        )
+    return hits
+
+
+def add_lora(model: HandlensModel, lora: Lora) -> Any:
+    """Put adapters into the model in place and return peft's wrapper around it.
+
+    Raises:
+        SettingError: as ``layers_with``.
+        NeedsExtra: peft is missing.
+    """
+    hits = layers_with(model, lora)
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
@@ -62,7 +95,7 @@ def add_lora(model: HandlensModel, lora: Lora) -> Any:
         return get_peft_model(
             model,
             LoraConfig(
-                r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets,
+                r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=hits,
                 modules_to_save=list(lora.saved) or None,
             ),
         )  # fmt: skip

@@ -16,6 +16,51 @@ Objective = Literal["text", "reading", "gather", "cells", "layout", "answers", "
 about cells told by tables instead of eyes; ``answers``: answers about pictures; ``preferences``: of two answers about a
 picture the better one (``align``). The heads and tables of the middle four
 are thrown away (``cells.py``)."""
+MOST = 10**9
+"""Nothing that is counted in a run is more; a number with a slip of the finger is."""
+LIMITS: dict[str, tuple[float, float]] = {
+    "steps": (1, MOST),
+    "rate": (0, math.inf),
+    "slices_per_step": (1, MOST),
+    "pictures_per_step": (1, MOST),
+    "cells_weight": (0, math.inf),
+    "zoomed_share": (0, 1),
+    "turns_per_picture": (1, MOST),
+    "ramp_pictures": (0, MOST),
+    "warmup_steps": (0, MOST),
+    "decay_share": (0, 1),
+    "weight_decay": (0, math.inf),
+    "beta2": (0, 0.9999),
+    "streams": (1, MOST),
+    "local_steps": (1, MOST),
+    "samples": (0, MOST),
+    "typical_tokens": (0, MOST),
+}
+"""Lowest and highest value of every number of a phase."""
+WHOLE_LIMITS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1),
+    "vocab_size": (1, MOST),
+    "vocabulary_records": (1, MOST),
+    "checkpoint_seconds": (0, math.inf),
+    "report_steps": (1, MOST),
+}
+"""The same of a recipe."""
+
+
+def check_numbers(owner: str, row: object, limits: dict[str, tuple[float, float]]) -> None:
+    """Compare the fields of a row with their limits.
+
+    Raises:
+        SettingError: a number is not finite, too low or too high.
+    """
+    for name, (lowest, highest) in limits.items():
+        value = getattr(row, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingError(f"{owner}: {name} is {value}; a finite number is needed")
+        if value < lowest:
+            raise SettingError(f"{owner}: {name} is {value}; at least {lowest} is needed")
+        if value > highest:
+            raise SettingError(f"{owner}: {name} is {value}; at most {highest} is needed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +136,7 @@ class Phase:
     """Fields whose values were never published -> where the value that stands here comes from."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise SettingError(f"phase {self.name}: steps is {self.steps}; at least 1 is needed")
-        if self.streams < 1:
-            raise SettingError(f"phase {self.name}: streams is {self.streams}; at least 1 is needed")
-        if self.local_steps < 1:
-            raise SettingError(f"phase {self.name}: local_steps is {self.local_steps}; at least 1 is needed")
-        if self.turns_per_picture < 1:
-            raise SettingError(
-                f"phase {self.name}: turns_per_picture is {self.turns_per_picture}; at least 1 is needed"
-            )
+        check_numbers(f"phase {self.name}", self, LIMITS)
         if self.objective == "reading" and self.zoomed_share:
             raise SettingError(
                 f"phase {self.name}: zoomed_share needs another objective; patches are labelled unzoomed"
@@ -158,6 +194,9 @@ class Recipe:
     """What a user must bring: pretrained parts and pools of data. Empty: the recipe makes all it needs."""
     machine: str = ""
     """Key of ``plan.MACHINES`` for which costs are told; empty: this machine."""
+
+    def __post_init__(self) -> None:
+        check_numbers(f"recipe {self.name}", self, WHOLE_LIMITS)
 
     def only(self, phase: str) -> "Recipe":
         """Return the recipe reduced to one phase.

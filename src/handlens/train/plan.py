@@ -6,6 +6,7 @@ Boundary: shapes and formulas; data is drawn only where the recipe draws its own
 import time
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from handlens.core.slicing import plan_slices
 from handlens.core.tokenizer import Tokenizer
 from handlens.data.generate import KINDS
 from handlens.errors import SettingError, did_you_mean
+from handlens.model.checkpoint import load_config
+from handlens.train.distributed import Mode
 from handlens.train.feed import batches
 from handlens.train.flops import Load, load_of, step_flops
 from handlens.train.learner import PARTS
@@ -152,13 +155,26 @@ def held_bytes(config: HandlensConfig, phase: Phase, load: Load) -> float:
     return total * size
 
 
-def memory_of(config: HandlensConfig, phase: Phase, load: Load, devices: int) -> int:
-    """Return the bytes of one process: its share of weights, slopes and moments, and one batch on its way."""
+def memory_of(
+    config: HandlensConfig,
+    phase: Phase,
+    load: Load,
+    devices: int,
+    *,
+    learning: int | None = None,
+    mode: Mode = "fsdp",
+) -> int:
+    """Return the bytes of one process: its weights, slopes and moments, and one batch on its way.
+
+    ``learning`` is the number of weights that learn where an adapter adds them; None: all of the parts that train.
+    Devices share weights out in mode ``fsdp`` alone.
+    """
     sizes = part_sizes(config)
-    learning = sum(size for part, size in sizes.items() if part in phase.trains)
+    if learning is None:
+        learning = sum(size for part, size in sizes.items() if part in phase.trains)
     # Muon has one moment for matrices; two for all is the upper end.
     kept = (sum(sizes.values()) + 3 * learning) * FLOAT
-    return round(kept / devices + held_bytes(config, phase, load))
+    return round(kept / (devices if mode == "fsdp" else 1) + held_bytes(config, phase, load))
 
 
 def typical_load(phase: Phase, config: HandlensConfig) -> Load:
@@ -184,14 +200,20 @@ def drawn_load(phase: Phase, config: HandlensConfig, tokenizer: Tokenizer | None
 
 
 def plan_recipe(
-    recipe: Recipe, config: HandlensConfig, tokenizer: Tokenizer | None, machine: Machine, draw: Draw = draw_generated
+    recipe: Recipe,
+    config: HandlensConfig,
+    tokenizer: Tokenizer | None,
+    machine: Machine,
+    draw: Draw = draw_generated,
+    *,
+    mode: Mode = "fsdp",
 ) -> list[Cost]:
     """Return what every phase of a recipe will do and cost."""
     costs = []
     for phase in recipe.phases:
         is_drawn = not phase.typical_tokens and (draw is not draw_generated or set(phase.mixture) <= set(KINDS))
         load = drawn_load(phase, config, tokenizer, recipe.seed, draw) if is_drawn else typical_load(phase, config)
-        costs.append(price(phase, config, load, machine))
+        costs.append(price(phase, config, load, machine, mode=mode))
     return costs
 
 
@@ -208,8 +230,16 @@ def schedule_of(phase: Phase) -> str:
     return words
 
 
-def price(phase: Phase, config: HandlensConfig, load: Load, machine: Machine) -> Cost:
-    """Return the cost of a phase whose batches are all like ``load``."""
+def price(
+    phase: Phase,
+    config: HandlensConfig,
+    load: Load,
+    machine: Machine,
+    *,
+    learning: int | None = None,
+    mode: Mode = "fsdp",
+) -> Cost:
+    """Return the cost of a phase whose batches are all like ``load``; ``learning`` and ``mode``: see ``memory_of``."""
     times = phase.steps * phase.streams * phase.local_steps
     flops = times * step_flops(config, phase, load) * (4 / 3 if phase.recompute else 1)
     sees, talks = phase.sees, phase.talks
@@ -228,7 +258,7 @@ def price(phase: Phase, config: HandlensConfig, load: Load, machine: Machine) ->
         slices=times * len(load.slice_patches) if sees else 0,
         tokens=times * sum(load.segments) if talks else 0,
         flops=flops,
-        memory_bytes=memory_of(config, phase, load, machine.devices),
+        memory_bytes=memory_of(config, phase, load, machine.devices, learning=learning, mode=mode),
         hours=flops / (machine.flops_per_second * machine.devices * 3600),
         method=machine.method,
         substitutes=phase.substitutes,
@@ -257,25 +287,35 @@ def plan_json(recipe: Recipe, config: HandlensConfig, machine: Machine, costs: l
 
 
 def plan_named(
-    name: str, settings: dict[str, str], machine_name: str = "", draw: Draw = draw_generated
+    name: str,
+    settings: dict[str, str],
+    machine_name: str = "",
+    draw: Draw = draw_generated,
+    *,
+    base: Path | None = None,
+    mode: Mode = "fsdp",
 ) -> dict[str, Any]:
-    """Return the dry run of a recipe as plain JSON.
+    """Return the dry run of a recipe as plain JSON; shape and vocabulary are those of ``base`` where it is given.
 
     Raises:
         SettingError: unknown recipe, phase, setting or machine.
+        ModelError: a file of ``base`` is missing or damaged.
     """
     from handlens.train.choose import apply_settings, resolve
-    from handlens.train.run import vocabulary_texts
+    from handlens.train.run import VOCABULARY, check_base, vocabulary_texts
     from handlens.train.vocabulary import train_vocabulary
 
     recipe, module = resolve(name)
     recipe = apply_settings(recipe, settings)
+    check_base(base)
     machine = machine_named(machine_name or recipe.machine)
     tokenizer = None
-    if not recipe.needs:
+    if base is not None:
+        tokenizer = Tokenizer.from_file(base / VOCABULARY)
+    elif not recipe.needs:
         fast = train_vocabulary(vocabulary_texts(recipe, 60), recipe.vocab_size)
         tokenizer = Tokenizer(fast)
-    config = module.model(recipe.vocab_size)
+    config = module.model(recipe.vocab_size) if base is None else load_config(base)
     if draw is not draw_generated:
         recipe = replace(recipe, phases=tuple(replace(phase, typical_tokens=0) for phase in recipe.phases))
-    return plan_json(recipe, config, machine, plan_recipe(recipe, config, tokenizer, machine, draw))
+    return plan_json(recipe, config, machine, plan_recipe(recipe, config, tokenizer, machine, draw, mode=mode))

@@ -10,15 +10,17 @@ import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from handlens.config import HandlensConfig
 from handlens.core.tokenizer import Tokenizer
 from handlens.data.generate import LICENCE, SOURCE, generate
 from handlens.engine.bundle import sha256_of
-from handlens.errors import SettingError, TrainingError
+from handlens.errors import ModelError, SettingError, TrainingError
 from handlens.model.checkpoint import load_config, load_weights, save_model
 from handlens.model.vlm import HandlensModel, build_model
 from handlens.train.cells import EYES
@@ -38,6 +40,12 @@ from handlens.train.vocabulary import save_vocabulary, train_vocabulary
 VOCABULARY = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 """Names of files; the weights of a phase are there when it is finished."""
+ASKED = "phase.json"
+"""What a phase was begun with."""
+UNASKED = ("substitutes", "samples", "typical_px", "typical_tokens")
+"""Fields of a phase that change nothing in its run."""
+SHOWN = 3
+"""Differences that are named at most."""
 
 
 class Paused(TrainingError):
@@ -82,7 +90,8 @@ def train(
 
     Raises:
         SettingError: unknown recipe, phase or setting.
-        TrainingError: the run cannot go on.
+        ModelError: a file of ``base`` is missing.
+        TrainingError: the run cannot go on, or was begun with other settings.
         Paused: a signal asked to stop.
     """
     recipe, module = resolve(name)
@@ -92,11 +101,13 @@ def train(
             f"recipe {recipe.name} needs what no package brings ({'; '.join(recipe.needs)}); give pretrained weights "
             "with --from and shards with --data, or see its phases and cost with --dry-run"
         )
+    check_base(base)
     draw = draw_generated if data is None else Shards(data, recipe.seed)
     out = Path(out)
     with pause_on_signals(grace_seconds) as pause, join_world(mode) as world, only_one(out, world):
         for phase in recipe.phases:
             world.streams(phase)  # refuses now what would end a later phase
+        refuse_changes(recipe, out)
         tokenizer = open_run(recipe, out, report, world, base)
         config = module.model(tokenizer.vocab_size) if base is None else load_config(base)
         order = [row.name for row in module.recipe().phases]
@@ -134,10 +145,14 @@ class Run:
 
         Raises:
             Paused: a signal asked to stop.
+            TrainingError: the weights of a finished phase are damaged.
         """
         folder = self.out / phase.name
         if (folder / WEIGHTS).exists():
+            check_whole(folder / WEIGHTS, phase)
             return
+        if self.world.is_first:
+            write_asked(self.recipe, phase, self.out)
         model = self.start(phase)
 
         def begin() -> None:
@@ -214,6 +229,100 @@ class Run:
             plain.load_state_dict(gathered)
             save_model(plain, self.out / phase.name, self.out / VOCABULARY)
         self.world.wait()
+
+
+def check_base(base: Path | None) -> None:
+    """See that the model with which a run begins is there.
+
+    Raises:
+        ModelError: a file is missing.
+    """
+    for name in ("config.json", WEIGHTS, VOCABULARY):
+        if base is not None and not (base / name).is_file():
+            raise ModelError(
+                f"no {name} in {base}; --from needs a model folder with config.json, {WEIGHTS} and {VOCABULARY}"
+            )
+
+
+def check_whole(file: Path, phase: Phase) -> None:
+    """See that the weights of a finished phase were not cut; only their header is read.
+
+    Raises:
+        TrainingError: they were.
+    """
+    try:
+        with safe_open(str(file), framework="pt"):
+            pass
+    except (OSError, SafetensorError):
+        raise TrainingError(f"{file} is damaged; delete it to train phase {phase.name} again") from None
+
+
+def asked_of(recipe: Recipe, phase: Phase) -> dict[str, Any]:
+    """Return what a phase is begun with, as JSON gives it back."""
+    settings = {name: value for name, value in asdict(phase).items() if name not in UNASKED}
+    asked: dict[str, Any] = json.loads(json.dumps({"recipe": recipe.name, "seed": recipe.seed} | settings))
+    return asked
+
+
+def write_asked(recipe: Recipe, phase: Phase, out: Path) -> None:
+    """Write down what a phase is begun with.
+
+    Raises:
+        TrainingError: the folder cannot be written.
+    """
+    folder = out / phase.name
+    make_folder(folder)
+    try:
+        write_whole(folder / ASKED, json.dumps(asked_of(recipe, phase), indent=2) + "\n")
+    except OSError as cause:
+        raise _unwritable(out, cause) from None
+
+
+def refuse_changes(recipe: Recipe, out: Path) -> None:
+    """Compare what the phases in a folder were begun with and what is asked now.
+
+    A phase without a checkpoint begins anew whatever it was; one without the file is of an older version.
+
+    Raises:
+        TrainingError: they differ.
+    """
+    for phase in recipe.phases:
+        folder = out / phase.name
+        is_finished = (folder / WEIGHTS).exists()
+        if not (is_finished or any((folder / "state").glob("step-*"))):
+            continue
+        before, now = read_asked(folder / ASKED), asked_of(recipe, phase)
+        changed = [name for name in now if name in before and before[name] != now[name]]
+        if not changed:
+            continue
+        # What fits in a line is told first.
+        shown = sorted(changed, key=lambda name: isinstance(now[name], dict))[:SHOWN]
+        old, new = (
+            ", ".join(f"{name} {shorten(str(row[name]), 60, placeholder=' ...')}" for name in shown)
+            for row in (before, now)
+        )
+        way_on = "" if is_finished else f"; to go on with the new ones delete {folder / ASKED}"
+        raise TrainingError(
+            f"phase {phase.name} in {out} was begun with {old}; now {new} is asked; give another --out or the same "
+            f"settings{way_on}"
+        )
+
+
+def read_asked(file: Path) -> dict[str, Any]:
+    """Return what a phase was begun with; nothing where no file says it.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise TrainingError(f"{file} cannot be read; delete it to go on with the settings of this command")
+    return found
 
 
 def provenance(phase: Phase, data: Path | None) -> list[dict[str, Any]]:

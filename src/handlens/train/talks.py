@@ -3,6 +3,8 @@
 Boundary: files in, samples of ``feed.py`` out; the tokens are those of ``data.render``.
 """
 
+import hashlib
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +16,7 @@ from handlens.config import HandlensConfig
 from handlens.core.patches import to_patches
 from handlens.core.slicing import cut
 from handlens.core.tokenizer import Tokenizer
+from handlens.data.check import look
 from handlens.data.formats import read_samples
 from handlens.data.render import Target, render
 from handlens.data.samples import Sample as Talk
@@ -22,6 +25,12 @@ from handlens.errors import DataError, HandlensError
 from handlens.families import family_named
 from handlens.train.feed import IGNORED, Sample
 from handlens.train.phases import Phase
+
+BLOCKING = {
+    "unreadable", "misshapen", "missing-image", "corrupt-image", "placeholder", "roles", "empty", "broken-text",
+    "too-long",
+}  # fmt: skip
+"""Problems of ``data.check`` with which a sample would teach something else than what was meant, or nothing."""
 
 
 def read_talks(path: Path) -> list[Talk]:
@@ -38,6 +47,12 @@ def read_talks(path: Path) -> list[Talk]:
     if not talks:
         raise DataError(f"{path} holds no sample; see: handlens data check {path}")
     return talks
+
+
+def fingerprint(talks: Sequence[Talk]) -> str:
+    """Return a hash of what samples say and of which pictures they name; their order counts, their pixels do not."""
+    rows = [[talk.key, [image.name for image in talk.images], repr(talk.chat)] for talk in talks]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def set_apart(talks: Sequence[Talk], share: float, seed: int) -> tuple[list[Talk], list[Talk]]:
@@ -73,6 +88,19 @@ class Talks:
         order = list(range(len(self.talks)))
         random.Random(f"{self.seed}/talks/{round_}").shuffle(order)
         return self.build(self.talks[order[number]])
+
+    def faults(self, limit: int) -> list[str]:
+        """Return what is wrong with samples, one line for each; every picture is opened.
+
+        Args:
+            limit: longest sample in tokens.
+        """
+        told = []
+        for talk in self.talks:
+            blocking = [fault for fault in look(talk, self.target, limit).faults if fault.kind in BLOCKING]
+            if blocking:
+                told.append(f"sample {talk.key}: {blocking[0].detail}")
+        return told
 
     def build(self, talk: Talk) -> Sample:
         """Return one sample, ready to be batched.
