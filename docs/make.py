@@ -126,7 +126,7 @@ What it can do stands in [results](results.md#held-out-answers-of-nano), what it
 how it became what it is in the [log](log.md). Phases, steps and mixtures are those of the recipe as it stands:
 
     torchrun --nproc-per-node 2 -m handlens.cli.main train nano:all --out runs/nano --parallel ddp
-    handlens align nano:rlaif --from runs/nano/polish --out runs/aligned
+    handlens align nano:rlaif --rounds 2 --from runs/nano/polish --out runs/aligned
 
 ## What it cost
 | phase | steps | pictures | slices | tokens | operations | core hours | energy, kWh |

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from handlens.answerer import Answerer
     from handlens.asking import Model
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 __all__ = ["Answerer", "__version__", "load"]  # Answer, Conversation and Model stand in handlens.asking
 
 PACKAGED = {"nano": Path(__file__).parent / "nano"}
