@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -13,13 +16,17 @@ from PIL import Image
 
 from handlens.cli.main import run
 from handlens.core.tokenizer import Tokenizer
-from handlens.errors import DataError, ModelError, SettingError, TrainingError
+from handlens.errors import DataError, ModelError, NeedsExtra, SettingError, TrainingError
 from handlens.model.checkpoint import load_model, save_model
+from handlens.model.vlm import build_model
+from handlens.train.distributed import World
 from handlens.train.feed import IGNORED, batches
 from handlens.train.finetune import Batches, FineTune, Tuning
-from handlens.train.learner import PARTS, Learner, token_loss
+from handlens.train.learner import PARTS, Learner, freeze, token_loss
 from handlens.train.lora import GROUP, Lora, add_lora, merge, round_while_training, stop_rounding
+from handlens.train.pause import Pause
 from handlens.train.plan import MACHINES
+from handlens.train.run import Paused
 from handlens.train.talks import Talks, read_talks, set_apart
 
 
@@ -232,6 +239,18 @@ def test_what_learns_is_what_was_counted(base, fresh, tmp_path, targets):
     assert {PARTS[part] for part in tuning.trains()} == {name.partition(".")[0] for name in learned}
 
 
+def test_places_that_are_computed_do_not_learn_beside_adapters(config, vocabulary, tmp_path):
+    language = replace(config.language, kind="minicpm", scale_emb=12.0, scale_depth=1.4, dim_model_base=64)
+    model = build_model(replace(config, family="2.0", language=language))
+    save_model(model, tmp_path / "old", vocabulary)
+    ask = FineTune(model=tmp_path / "old", data=write_data(tmp_path / "data"), out=tmp_path / "out", lora=Lora())
+    tuning = Tuning(ask)
+    add_lora(model, ask.lora)
+    learned = freeze(model, tuning.phase)
+    assert learned and not [name for name, _ in learned if name.endswith("pos_embed")]
+    assert tuning.learning == sum(weight.numel() for _, weight in learned)
+
+
 WRONG = {
     "a picture that is cut": (lambda row, folder: (folder / "5.png").write_bytes(b"\x89PNG\r\n\x1a\n"), "5.png is"),
     "a picture that is gone": (lambda row, folder: (folder / "5.png").unlink(), "cannot read the picture"),
@@ -271,7 +290,7 @@ def test_another_fine_tuning_does_not_go_on_in_the_folder(base, tmp_path):
             Tuning(replace(ask, **{name: value})).run()
     rows = json.loads(data.read_text())
     data.write_text(json.dumps(rows[1:]))
-    with pytest.raises(SettingError, match="was begun with data_sha256 "):
+    with pytest.raises(SettingError, match="was begun with samples_sha256 "):
         Tuning(ask).run()
     data.write_text(json.dumps(rows))
     other = tmp_path / "other"
@@ -285,6 +304,55 @@ def test_another_fine_tuning_does_not_go_on_in_the_folder(base, tmp_path):
         Tuning(replace(ask, model=other)).run()
 
 
+def test_what_was_never_begun_may_be_asked_otherwise(base, tmp_path, monkeypatch):
+    data = write_data(tmp_path / "data", count=10)
+    ask = FineTune(model=base, data=data, out=tmp_path / "out", steps=2, pictures_per_step=2, lora=Lora())
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(NeedsExtra, match="LoRA"):
+        Tuning(ask).run()
+    assert Tuning(replace(ask, lora=None)).run()["steps"] == 2
+    file = tmp_path / "out" / "finetune.json"
+    told = json.loads(file.read_text())
+    del told["same"]["looks"]  # as an older version left it
+    file.write_text(json.dumps(told))
+    assert Tuning(replace(ask, lora=None)).run()["was_done"]
+    file.write_text("{")
+    with pytest.raises(TrainingError, match=r"finetune.json cannot be read; delete it"):
+        Tuning(replace(ask, lora=None)).run()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_samples_are_looked_at(base, tmp_path, number):
+    tuning = Tuning(FineTune(model=base, data=write_data(tmp_path / "data"), out=tmp_path / "out", steps=2))
+    seen = []
+
+    def report(row) -> None:
+        seen.append(row)
+        if row == {"phase": "samples", "step": 3, "of": 8}:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Paused, match=f"^stopped by {number.name} before the first step; nothing is lost$"):
+        tuning.run(report)
+    assert len(seen) == 3 and not (tmp_path / "out" / "finetune.json").exists()
+
+
+def test_several_processes_cannot_share_one_stream(base, tmp_path):
+    tuning = Tuning(FineTune(model=base, data=write_data(tmp_path / "data"), out=tmp_path / "out"))
+    with pytest.raises(SettingError, match=r"^fine-tuning has 1 stream of batches and cannot be shared by 2 processes"):
+        tuning.begin(World(mode="ddp", size=2), Pause(), lambda row: None)
+
+
+def test_what_an_answer_may_hold_on_purpose(base, tmp_path):
+    """Marks of places in a picture, and text that only looks as if it had been read with the wrong alphabet."""
+    data = write_data(tmp_path / "data")
+    rows = json.loads(data.read_text())
+    rows[0]["conversations"][1]["content"] = "<ref>red</ref><box>1 2 3 4</box>"
+    rows[1]["conversations"][1]["content"] = "LÃ—R$ 49,90"
+    data.write_text(json.dumps(rows))
+    tuning = Tuning(FineTune(model=base, data=data, out=tmp_path / "out"))
+    assert tuning.check_samples()
+
+
 def test_a_finished_run_needs_no_checkpoints(base, tmp_path):
     data = write_data(tmp_path / "data", count=10)
     ask = FineTune(model=base, data=data, out=tmp_path / "out", steps=2, pictures_per_step=2)
@@ -292,20 +360,20 @@ def test_a_finished_run_needs_no_checkpoints(base, tmp_path):
     rmtree(tmp_path / "out" / "finetune" / "state")
     assert Tuning(ask).run() == first | {"was_done": True}
     (tmp_path / "out" / "finetune" / "result.json").unlink()
-    with pytest.raises(TrainingError, match=r"has weights and no result.json"):
+    with pytest.raises(TrainingError, match=r"no result.json says how it went .*; export it with: handlens export"):
         Tuning(ask).run()
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"rate": -1.0}, "rate is -1; a number of 0 or more is needed"),
-        ({"rate": math.nan}, "rate is nan; a number of 0 or more is needed"),
-        ({"epochs": math.inf}, "epochs is inf; a number of 0 or more is needed"),
-        ({"held_out": -0.5}, "held out is -0.5; a number from 0 to 1 is needed"),
-        ({"held_out": math.nan}, "held out is nan; a number from 0 to 1 is needed"),
-        ({"seed": 10**22}, "seed is 1e+22; a number from 0 to 9.22337e+18 is needed"),
-        ({"pictures_per_step": 0}, "pictures per step is 0; a number of 1 or more is needed"),
+        ({"rate": -1.0}, "fine-tuning: rate is -1.0; at least 0.0 is needed"),
+        ({"rate": math.nan}, "fine-tuning: rate is nan; a finite number is needed"),
+        ({"epochs": math.inf}, "fine-tuning: epochs is inf; a finite number is needed"),
+        ({"held_out": -0.5}, "fine-tuning: held_out is -0.5; at least 0.0 is needed"),
+        ({"held_out": math.nan}, "fine-tuning: held_out is nan; a finite number is needed"),
+        ({"seed": 10**22}, f"fine-tuning: seed is {10**22}; at most {2**63 - 1} is needed"),
+        ({"pictures_per_step": 0}, "fine-tuning: pictures_per_step is 0; at least 1 is needed"),
         ({"epochs": 0.0}, "epochs and steps are 0; one of them must be above 0"),
         (
             {"int4": True, "trains": ("vision",)},

@@ -23,7 +23,7 @@ from handlens.train.choose import apply_settings, resolve
 from handlens.train.distributed import World
 from handlens.train.feed import batches
 from handlens.train.loop import HEAD
-from handlens.train.run import train, vocabulary_texts
+from handlens.train.run import given_of, refuse_changes, train, vocabulary_texts, write_asked
 from handlens.train.vocabulary import train_vocabulary
 from handlens.train.warmstart import patch_shapes
 
@@ -322,3 +322,20 @@ def test_a_folder_that_cannot_be_written(tiny, tmp_path):
     assert str(error.value) == (
         f"cannot write the run folder {tmp_path}/file/run: Not a directory; give --out a folder that can be written"
     )
+
+
+def test_other_shards_or_another_base_are_refused(monkeypatch, tiny, out, tmp_path):
+    given = given_of(tiny, None, None)
+    assert given["vocabulary_records"] == tiny.vocabulary_records and given["base_sha256"] is None
+    for name, content in (("one", b"1"), ("two", b"22")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "000000.tar").write_bytes(content)
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+    told = [given_of(tiny, tmp_path / name, tmp_path / name) for name in ("one", "two")]
+    assert {key for key in told[0] if told[0][key] != told[1][key]} == {"data_sha256", "base_sha256"}
+    phase = tiny.phases[0]
+    write_asked(told[0], phase, out)
+    (out / phase.name / "model.safetensors").write_bytes(b"")
+    refuse_changes(tiny, told[0], out)
+    with pytest.raises(TrainingError, match=r"^phase vision in .* was begun with data_sha256 .*, base_sha256 "):
+        refuse_changes(tiny, told[1], out)

@@ -113,7 +113,7 @@ def finetune(
     with progress_bar("finetune", "steps") as advance:
 
         def report(row: dict[str, Any]) -> None:
-            advance(row.get("step", 0), row.get("of", 1), news(row), name="finetune")
+            advance(row.get("step", 0), row.get("of", 1), news(row), name=row.get("phase", "finetune"))
 
         try:
             result = tuning.run(report)

@@ -3,19 +3,26 @@
 Boundary: standard library alone.
 """
 
+import errno
 import os
 from pathlib import Path
 
 
 def settle(path: Path) -> None:
-    """Return when a file, or the names in a folder, are on the disk.
+    """Return when a file, or the names in a folder, are on the disk; some file systems do not tell of folders.
 
     Raises:
         OSError: the disk is full or gone.
     """
-    number = os.open(path, os.O_RDONLY)
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    number = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
         os.fsync(number)
+    except OSError as cause:
+        if not (is_folder and cause.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise
     finally:
         os.close(number)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from handlens.core.images import open_picture
 from handlens.core.slicing import Size
 from handlens.data.identify import contradicts, identify
 from handlens.data.likeness import Neighbours, PictureHash, hash_picture
@@ -18,7 +19,6 @@ from handlens.errors import DataError, HandlensError, NeedsExtra
 
 MAX_TOKENS = 4096
 """Longest sample in tokens after slicing: the context of nano. The official fine-tuning script cuts at 2048."""
-MAX_PIXELS = 100_000_000
 MAX_PX = 1_000_000
 """A box with a larger number is no box."""
 FIXES = {
@@ -30,7 +30,8 @@ FIXES = {
     "placeholder": "let every picture have one mark, in order, and no other mark in the text",
     "roles": "let user and assistant speak in turn, an answer last",
     "empty": "write the missing text, or remove the sample",
-    "broken-text": "repair it: handlens data clean",
+    "broken-text": "restore what was lost, or remove the sample",
+    "wrong-alphabet": "repair it: handlens data clean",
     "too-long": "shorten it, or split the conversation; the model does not read further",
     "box": "give boxes as x0, y0, x1, y1 in px inside the picture, x0 < x1 and y0 < y1",
     "language": "correct the language tag",
@@ -39,6 +40,10 @@ FIXES = {
     "leak": "remove it from training: it is in the evaluation set",
 }
 """Kind of problem -> what to do about it."""
+GROUNDING = {f"<{end}{name}>" for name in ("ref", "box", "quad", "point") for end in ("", "/")}
+"""Special tokens that an answer may hold on purpose."""
+READABLE = {"box", "language", "wrong-alphabet"}
+"""Kinds of problem with which a conversation is rendered all the same."""
 MISPAIRED = ("\ufffd", "\x00")
 
 
@@ -115,8 +120,8 @@ def check(
     return report
 
 
-def look(sample: Sample, target: Target, limit: int = MAX_TOKENS) -> Seen:
-    """Return a sample with everything that can be found by looking at it alone."""
+def look(sample: Sample, target: Target, limit: int = MAX_TOKENS, *, hashed: bool = True) -> Seen:
+    """Return a sample with everything that can be found by looking at it alone; ``hashed`` adds hashes of pictures."""
     faults = list(sample.faults)
     hashes, sizes = [], []
     for image in sample.images:
@@ -127,13 +132,14 @@ def look(sample: Sample, target: Target, limit: int = MAX_TOKENS) -> Seen:
             continue
         try:
             picture = _open(data, image.name)
-            hashes.append(hash_picture(picture))
+            if hashed:
+                hashes.append(hash_picture(picture))
             sizes.append(picture.size)
         except HandlensError as error:
             faults.append(Fault("corrupt-image", str(error)))
     faults += [*_text_faults(sample, target), *_box_faults(sample.truth, sizes[0] if sizes else None)]
     rendered = None
-    if not faults and sample.chat:
+    if sample.chat and all(fault.kind in READABLE for fault in faults):
         try:
             rendered = render(sample.chat, sizes, target)
         except HandlensError as error:
@@ -170,9 +176,7 @@ def language_of(sample: Sample) -> str:
 
 
 def _open(data: bytes, name: str) -> Any:
-    from handlens.core.images import open_picture
-
-    return open_picture(data, name=name, max_pixels=MAX_PIXELS).image
+    return open_picture(data, name=name).image
 
 
 def _text_faults(sample: Sample, target: Target) -> Iterator[Fault]:
@@ -185,6 +189,7 @@ def _text_faults(sample: Sample, target: Target) -> Iterator[Fault]:
     except DataError as error:
         yield Fault("roles", str(error))
     specials = {token.content for token in target.tokenizer.fast.get_added_tokens_decoder().values() if token.special}
+    specials -= GROUNDING
     for number, turn in enumerate(sample.chat):
         text = said(turn)
         if not text.strip() and (turn.role == "assistant" or not turn.content):
@@ -195,7 +200,7 @@ def _text_faults(sample: Sample, target: Target) -> Iterator[Fault]:
         if any(char in text for char in MISPAIRED) or any("\ud800" <= char <= "\udfff" for char in text):
             yield Fault("broken-text", f"turn {number} holds characters that were lost in a conversion")
         elif is_mojibake(text):
-            yield Fault("broken-text", f"turn {number} was decoded with the wrong alphabet: {text[:40]!r}")
+            yield Fault("wrong-alphabet", f"turn {number} was decoded with the wrong alphabet: {text[:40]!r}")
     printed = [line["text"] for line in _rows(sample.truth, "lines") if isinstance(line.get("text"), str)]
     if sample.language and contradicts(sample.language, " ".join([sample.text, *printed])):
         yield Fault("language", f"the tag is {sample.language!r:.20} but no letter is of its script")

@@ -70,9 +70,10 @@ class Meter:
 
     def read(self) -> Reading:
         """Return the counters of now."""
-        times = os.times()
-        # The kernel adds a child only when it has ended; the one that makes batches lives as long as a phase.
+        # The kernel adds a child only when it has ended and was asked for; the one that makes batches lives as long as
+        # a phase. Asking who lives asks for the others, so it comes first.
         alive = sum(_processor_seconds(child.pid) for child in multiprocessing.active_children())
+        times = os.times()
         busy = times.user + times.system + times.children_user + times.children_system + alive
         joules = sum(package.joules() for package in self.packages) if self.is_metered else busy * WATTS_PER_CORE
         return Reading(

@@ -5,13 +5,14 @@ It runs on the loop of every phase, so it stops, resumes and survives as they do
 """
 
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from handlens.core.tokenizer import Tokenizer
 from handlens.engine.bundle import sha256_of
@@ -23,7 +24,7 @@ from handlens.train.distributed import World, join_world
 from handlens.train.energy import Meter
 from handlens.train.feed import Batch, collate
 from handlens.train.flops import load_of, step_flops
-from handlens.train.learner import PARTS
+from handlens.train.learner import FIXED, PARTS
 from handlens.train.ledger import phase_ledger, write_ledger, write_whole
 from handlens.train.loop import LOG, HeldOut, Report, read_rows, train_phase
 from handlens.train.lora import (
@@ -36,9 +37,9 @@ from handlens.train.lora import (
     stop_rounding,
 )
 from handlens.train.pause import OutOfTime, Pause, pause_on_signals
-from handlens.train.phases import Part, Phase
+from handlens.train.phases import MOST, Part, Phase, check_numbers
 from handlens.train.plan import Cost, Machine, price
-from handlens.train.run import VOCABULARY, WEIGHTS, Paused, make_folder, only_one
+from handlens.train.run import VOCABULARY, WEIGHTS, Paused, make_folder, only_one, read_asked
 from handlens.train.state import read_progress
 from handlens.train.talks import Talks, fingerprint, read_talks, set_apart
 
@@ -77,27 +78,21 @@ class FineTune:
     checkpoint_seconds: float = 60.0
 
 
-def check_numbers(ask: FineTune) -> None:
-    """Refuse numbers that mean nothing.
+LIMITS: dict[str, tuple[float, float]] = {
+    "epochs": (0.0, MOST), "steps": (0, MOST), "rate": (0.0, MOST), "pictures_per_step": (1, MOST),
+    "streams": (1, MOST), "held_out": (0.0, 1.0), "looks": (1, MOST), "patience": (0, MOST),
+    "seed": (0, 2**63 - 1), "checkpoint_seconds": (0.0, MOST),
+}  # fmt: skip
+"""Lowest and highest value of every number that is asked for."""
+
+
+def check_ask(ask: FineTune) -> None:
+    """Refuse what means nothing.
 
     Raises:
-        SettingError: one of them.
+        SettingError: a number, or options that do not go together.
     """
-    for name, value, least, most in (
-        ("epochs", ask.epochs, 0.0, math.inf),
-        ("rate", ask.rate, 0.0, math.inf),
-        ("held out", ask.held_out, 0.0, 1.0),
-        ("steps", ask.steps, 0, math.inf),
-        ("pictures per step", ask.pictures_per_step, 1, math.inf),
-        ("streams", ask.streams, 1, math.inf),
-        ("looks", ask.looks, 1, math.inf),
-        ("patience", ask.patience, 0, math.inf),
-        ("seed", ask.seed, 0, 2**63 - 1),
-        ("checkpoint seconds", ask.checkpoint_seconds, 0.0, math.inf),
-    ):
-        if not (least <= value <= most and math.isfinite(value)):
-            limit = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of {least:g} or more"
-            raise SettingError(f"{name} is {value:g}; a number {limit} is needed")
+    check_numbers("fine-tuning", ask, LIMITS)
     if not (ask.steps or ask.epochs):
         raise SettingError("epochs and steps are 0; one of them must be above 0")
     if ask.int4 and ask.lora:
@@ -107,6 +102,12 @@ def check_numbers(ask: FineTune) -> None:
         )
     if ask.int4 and "language" not in ask.trains:
         raise SettingError("--int4 rounds the language model while it learns, and --trains leaves it out; add language")
+
+
+def learning_in(name: str, module: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of a module that learns whole; the table of places of a resampler is computed."""
+    is_resampler = name.startswith(PARTS["resampler"])
+    return [weight for own, weight in module.named_parameters() if not (is_resampler and own.endswith(FIXED))]
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Tuning:
         for name in (WEIGHTS, VOCABULARY):
             if not (ask.model / name).is_file():
                 raise ModelError(f"no {name} in {ask.model}; fine-tuning needs config.json, {WEIGHTS} and {VOCABULARY}")
-        check_numbers(ask)
+        check_ask(ask)
         self.ask = ask
         self.config = load_config(ask.model)
         self.tokenizer = Tokenizer.from_file(ask.model / VOCABULARY)
@@ -167,7 +168,8 @@ class Tuning:
         modules = dict(model.named_modules())
         layers = layers_with(model, lora)
         added = sum(lora.rank * (modules[name].in_features + modules[name].out_features) for name in layers)
-        return layers, added + sum(weight.numel() for name in lora.saved for weight in modules[name].parameters())
+        whole = [weight for saved in lora.saved for weight in learning_in(saved, modules[saved])]
+        return layers, added + sum(weight.numel() for weight in whole)
 
     def trains(self) -> tuple[Part, ...]:
         """Return the parts in which something learns."""
@@ -191,42 +193,56 @@ class Tuning:
         longer = 1 + looked_steps / self.phase.steps
         return replace(cost, flops=cost.flops * longer, hours=cost.hours * longer)
 
-    def check_samples(self) -> None:
-        """Open every picture and read every text as learning would.
+    def check_samples(self, report: Report = lambda row: None, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Open every picture and read every text as learning would; False when ``stop`` asked to end it.
 
         Raises:
             DataError: samples that cannot be learned from.
         """
-        limit = self.config.language.max_positions
-        faults = [*self.talks.faults(limit), *self.kept.faults(limit)]
+        limit, count = self.config.language.max_positions, len(self.talks) + len(self.kept)
+        faults = []
+        for number, fault in enumerate(chain(self.talks.faults(limit), self.kept.faults(limit)), 1):
+            if stop():
+                return False
+            faults += [fault] if fault else []
+            report({"phase": "samples", "step": number, "of": count})
         if faults:
             more = f"; {len(faults) - 3} more" if len(faults) > 3 else ""
             raise DataError(
-                f"{self.ask.data}: {len(faults)} of {len(self.talks) + len(self.kept)} samples cannot be learned from: "
-                f"{'; '.join(faults[:3])}{more}; see all with: handlens data check {self.ask.data}"
+                f"{self.ask.data}: {len(faults)} of {count} samples cannot be learned from: {'; '.join(faults[:3])}"
+                f"{more}; see all with: handlens data check {self.ask.data} --model {self.ask.model} "
+                f"--family {self.config.family} --limit {limit}"
             )
+        return True
 
-    def begin(self, world: World) -> None:
-        """Write what is asked, or compare it with what was; every picture is opened once.
+    def begin(self, world: World, pause: Pause, report: Report) -> None:
+        """Write what is asked, or compare it with what was, where something is left of it; look at the samples first.
 
         Raises:
-            SettingError: another fine-tuning lies in the folder.
+            SettingError: another fine-tuning lies in the folder, or several processes cannot share its batches.
             DataError: samples that cannot be learned from.
+            Paused: a signal asked to stop.
         """
-        file = self.ask.out / ASKED
+        if self.ask.streams % world.size:
+            raise SettingError(
+                f"fine-tuning has {self.ask.streams} stream of batches and cannot be shared by {world.size} processes; "
+                "start it without torchrun"
+            )
+        file, folder = self.ask.out / ASKED, self.ask.out / PHASE
         asked = {name: value for name, value in asdict(self.ask).items() if name not in FREE}
-        facts = {"data": self.fingerprint, "model": sha256_of(self.ask.model / WEIGHTS)}
-        now = json.loads(json.dumps(asked | {f"{name}_sha256": value for name, value in facts.items()}, default=str))
-        if file.is_file():
-            before = json.loads(file.read_text(encoding="utf-8")).get("same", now)
+        facts = {"samples_sha256": self.fingerprint, "model_sha256": sha256_of(self.ask.model / WEIGHTS)}
+        now = json.loads(json.dumps(asked | facts, default=str))
+        if (folder / WEIGHTS).exists() or any((folder / "state").glob("step-*")):
+            before = read_asked(file).get("same", {})
             for name in now:
-                if before.get(name) != now[name]:
+                if name in before and before[name] != now[name]:
                     raise SettingError(
-                        f"the fine-tuning in {self.ask.out} was begun with {name} {before.get(name)}, now it is "
+                        f"the fine-tuning in {self.ask.out} was begun with {name} {before[name]}, now it is "
                         f"{now[name]}; give another --out, or what it was begun with"
                     )
             return
-        self.check_samples()
+        if not self.check_samples(report, pause):
+            raise Paused(f"stopped by {pause.name} before the first step; nothing is lost", pause.asked)
         world.wait()
         if world.is_first:
             told = {"same": now, "ask": asdict(self.ask), "phase": asdict(self.phase)}
@@ -243,14 +259,14 @@ class Tuning:
         """
         ask, folder = self.ask, self.ask.out / PHASE
         with pause_on_signals() as pause, join_world("ddp") as world, only_one(ask.out, world):
-            self.begin(world)
-            make_folder(folder)
             was_done = (folder / WEIGHTS).exists()
-            if not was_done:
-                try:
+            try:
+                self.begin(world, pause, report)
+                make_folder(folder)
+                if not was_done:
                     self._train(world, folder, pause, report)
-                except OutOfTime:
-                    raise _paused(pause, folder) from None
+            except OutOfTime:
+                raise _paused(pause, folder) from None
             world.wait()
         return self.result() | {"was_done": was_done}
 
@@ -317,7 +333,8 @@ class Tuning:
             told = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise TrainingError(
-                f"{folder} has weights and no {RESULT}; it is done, or give another --out to train again"
+                f"{folder} is trained, and no {RESULT} says how it went (an older version has none); export it with: "
+                f"handlens export {folder} --to NAME.bundle; or give another --out to train again"
             ) from None
         return {"folder": str(folder), **told, "curves": str(folder / CURVES), "rows": read_rows(folder / LOG)}
 

@@ -27,7 +27,7 @@ from handlens.train.reading import ReadingHead
 from handlens.train.warmstart import place_codes
 
 PARTS: dict[Part, str] = {"vision": "vpm", "resampler": "resampler", "language": "llm"}
-FIXED = ("resampler", "pos_embed")
+FIXED = "pos_embed"
 """The table of places of a resampler is computed; that of a tower may be learned under the same name."""
 Head = ReadingHead | GatherHead | CellHead | CellTables
 Scores = dict[str, float]
@@ -46,7 +46,8 @@ def freeze(model: HandlensModel, phase: Phase) -> list[tuple[str, nn.Parameter]]
     for part, attribute in PARTS.items():
         for name, weight in getattr(model, attribute).named_parameters():
             is_added = "lora_" in name or "modules_to_save" in name
-            learns = is_added if phase.adapter else part in phase.trains and (part, name) != FIXED
+            is_fixed = part == "resampler" and name.endswith(FIXED)
+            learns = not is_fixed and (is_added if phase.adapter else part in phase.trains)
             weight.requires_grad_(learns)
             if weight.requires_grad:
                 learning.append((f"{attribute}.{name}", weight))

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from handlens.config import HandlensConfig
+from handlens.core.durable import show
 from handlens.core.tokenizer import Tokenizer
 from handlens.errors import HandlensError, TrainingError
 from handlens.model import packing
@@ -151,7 +152,10 @@ def keep_head(learner: Learner, folder: Path) -> None:
         return
     gathered = {name: whole(weight.detach()).cpu() for name, weight in learner.head.state_dict().items()}
     if learner.world.is_first:
-        save_file(gathered, str(head_file(folder, learner.phase.objective)))
+        file = head_file(folder, learner.phase.objective)
+        part = file.with_name(f".{file.name}")
+        save_file(gathered, str(part))
+        show(part, file)
 
 
 class PhaseRun:
@@ -225,9 +229,9 @@ class PhaseRun:
         loss = self.learner.measure(held_out.batches)
         with self.pause.hold():
             if progress.best_loss is None or loss < progress.best_loss:
-                self.progress = replace(progress, looked_step=step, best_loss=loss, best_step=step, stale=0)
                 if self.world.is_first:
                     self._keep_best()
+                self.progress = replace(progress, looked_step=step, best_loss=loss, best_step=step, stale=0)
             else:
                 self.progress = replace(progress, looked_step=step, stale=progress.stale + 1)
             self._tell({"phase": self.phase.name, "step": step, "of": self.phase.steps, "held_out": round(loss, 4)})
@@ -256,7 +260,7 @@ class PhaseRun:
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_name(f".{BEST}")
             torch.save(learning, part)
-            part.replace(file)
+            show(part, file)
         except (OSError, RuntimeError) as cause:
             raise TrainingError(
                 f"cannot write {file}: {str(cause).splitlines()[0]}; free some space and run the same command again"

@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -107,11 +108,12 @@ def train(
     with pause_on_signals(grace_seconds) as pause, join_world(mode) as world, only_one(out, world):
         for phase in recipe.phases:
             world.streams(phase)  # refuses now what would end a later phase
-        refuse_changes(recipe, out)
+        given = given_of(recipe, data, base)
+        refuse_changes(recipe, given, out)
         tokenizer = open_run(recipe, out, report, world, base)
         config = module.model(tokenizer.vocab_size) if base is None else load_config(base)
         order = [row.name for row in module.recipe().phases]
-        run = Run(recipe, order, out, config, tokenizer, world, base)
+        run = Run(recipe, order, out, config, tokenizer, world, base, given)
         for phase in recipe.phases:
             try:
                 run.do(phase, draw, report, pause, provenance(phase, data))
@@ -132,6 +134,8 @@ class Run:
     tokenizer: Tokenizer
     world: World
     base: Path | None
+    given: dict[str, Any]
+    """What ``given_of`` says."""
 
     def do(
         self,
@@ -152,7 +156,7 @@ class Run:
             check_whole(folder / WEIGHTS, phase)
             return
         if self.world.is_first:
-            write_asked(self.recipe, phase, self.out)
+            write_asked(self.given, phase, self.out)
         model = self.start(phase)
 
         def begin() -> None:
@@ -257,14 +261,28 @@ def check_whole(file: Path, phase: Phase) -> None:
         raise TrainingError(f"{file} is damaged; delete it to train phase {phase.name} again") from None
 
 
-def asked_of(recipe: Recipe, phase: Phase) -> dict[str, Any]:
+def given_of(recipe: Recipe, data: Path | None, base: Path | None) -> dict[str, Any]:
+    """Return what all phases of a run are begun with beside their settings: recipe, seed, vocabulary, data, weights."""
+    told: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, "data_sha256": None, "base_sha256": None}
+    if base is None:
+        told |= {"vocab_size": recipe.vocab_size, "vocabulary_records": recipe.vocabulary_records}
+    else:
+        told["base_sha256"] = sha256_of(base / WEIGHTS)
+    if data is not None:
+        manifest = data / "manifest.parquet"
+        shards = repr([(file.name, file.stat().st_size) for file in sorted(data.glob("*.tar"))])
+        told["data_sha256"] = sha256_of(manifest) if manifest.is_file() else sha256(shards.encode()).hexdigest()
+    return told
+
+
+def asked_of(given: dict[str, Any], phase: Phase) -> dict[str, Any]:
     """Return what a phase is begun with, as JSON gives it back."""
     settings = {name: value for name, value in asdict(phase).items() if name not in UNASKED}
-    asked: dict[str, Any] = json.loads(json.dumps({"recipe": recipe.name, "seed": recipe.seed} | settings))
+    asked: dict[str, Any] = json.loads(json.dumps(given | settings))
     return asked
 
 
-def write_asked(recipe: Recipe, phase: Phase, out: Path) -> None:
+def write_asked(given: dict[str, Any], phase: Phase, out: Path) -> None:
     """Write down what a phase is begun with.
 
     Raises:
@@ -273,12 +291,12 @@ def write_asked(recipe: Recipe, phase: Phase, out: Path) -> None:
     folder = out / phase.name
     make_folder(folder)
     try:
-        write_whole(folder / ASKED, json.dumps(asked_of(recipe, phase), indent=2) + "\n")
+        write_whole(folder / ASKED, json.dumps(asked_of(given, phase), indent=2) + "\n")
     except OSError as cause:
         raise _unwritable(out, cause) from None
 
 
-def refuse_changes(recipe: Recipe, out: Path) -> None:
+def refuse_changes(recipe: Recipe, given: dict[str, Any], out: Path) -> None:
     """Compare what the phases in a folder were begun with and what is asked now.
 
     A phase without a checkpoint begins anew whatever it was; one without the file is of an older version.
@@ -291,7 +309,7 @@ def refuse_changes(recipe: Recipe, out: Path) -> None:
         is_finished = (folder / WEIGHTS).exists()
         if not (is_finished or any((folder / "state").glob("step-*"))):
             continue
-        before, now = read_asked(folder / ASKED), asked_of(recipe, phase)
+        before, now = read_asked(folder / ASKED), asked_of(given, phase)
         changed = [name for name in now if name in before and before[name] != now[name]]
         if not changed:
             continue

@@ -6,7 +6,7 @@ Boundary: files in, samples of ``feed.py`` out; the tokens are those of ``data.r
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,18 +89,18 @@ class Talks:
         random.Random(f"{self.seed}/talks/{round_}").shuffle(order)
         return self.build(self.talks[order[number]])
 
-    def faults(self, limit: int) -> list[str]:
-        """Return what is wrong with samples, one line for each; every picture is opened.
+    def faults(self, limit: int) -> Iterator[str]:
+        """Give for each sample what is wrong with it, or an empty word; every picture is opened.
 
         Args:
             limit: longest sample in tokens.
         """
-        told = []
         for talk in self.talks:
-            blocking = [fault for fault in look(talk, self.target, limit).faults if fault.kind in BLOCKING]
-            if blocking:
-                told.append(f"sample {talk.key}: {blocking[0].detail}")
-        return told
+            found = look(talk, self.target, limit, hashed=False).faults
+            details = [fault.detail for fault in found if fault.kind in BLOCKING]
+            if not talk.chat:
+                details.append("there is no conversation")
+            yield f"sample {talk.key}: {details[0]}" if details else ""
 
     def build(self, talk: Talk) -> Sample:
         """Return one sample, ready to be batched.

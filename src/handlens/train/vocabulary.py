@@ -11,6 +11,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as FastTokenizer
 
+from handlens.core.durable import show
 from handlens.core.tokenizer import SPECIAL_TOKENS
 
 LLAMA_BPE = (
@@ -57,4 +58,4 @@ def save_vocabulary(fast: FastTokenizer, file: Path) -> None:
     """Write ``tokenizer.json`` whole or not at all."""
     unfinished = file.with_name(f".{file.name}.part")
     fast.save(str(unfinished))
-    unfinished.replace(file)
+    show(unfinished, file)

@@ -73,7 +73,7 @@ def format_of(path: Path) -> Format:
             return known
     if path.is_dir() and any(path.glob("*.json*")):
         return FORMATS["minicpm-v"]
-    if path.is_file() and path.read_bytes()[:64].strip() in (b"", b"[]", b"{}"):
+    if path.is_file() and path.stat().st_size < 64 and path.read_bytes().strip() in (b"", b"[]", b"{}"):
         raise DataError(f"{path} is empty; a data set has one sample or more")
     raise DataError(f"{path} holds no data set; known are {'; '.join(row.title for row in FORMATS.values())}")
 
