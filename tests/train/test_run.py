@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from handlens.core.tokenizer import Tokenizer
 from handlens.errors import ModelError, SettingError, TrainingError
-from handlens.model.checkpoint import load_model
+from handlens.model.checkpoint import load_model, save_model
 from handlens.train import choose
 from handlens.train import run as runs
 from handlens.train.cells import EYES
@@ -23,6 +23,7 @@ from handlens.train.choose import apply_settings, resolve
 from handlens.train.distributed import World
 from handlens.train.feed import batches
 from handlens.train.loop import HEAD
+from handlens.train.plan import plan_named
 from handlens.train.run import given_of, refuse_changes, train, vocabulary_texts, write_asked
 from handlens.train.vocabulary import train_vocabulary
 from handlens.train.warmstart import patch_shapes
@@ -339,3 +340,15 @@ def test_other_shards_or_another_base_are_refused(monkeypatch, tiny, out, tmp_pa
     refuse_changes(tiny, told[0], out)
     with pytest.raises(TrainingError, match=r"^phase vision in .* was begun with data_sha256 .*, base_sha256 "):
         refuse_changes(tiny, told[1], out)
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_base_of_another_family_is_refused(dry, fresh, vocabulary, tmp_path):
+    base = tmp_path / "base"
+    save_model(fresh(), base, vocabulary)
+    with pytest.raises(ModelError, match=r"is of family nano, and this recipe makes family 2.0; give --from one"):
+        if dry:
+            plan_named("minicpm-v-2.0:warmup", {}, "8xA100", base=base)
+        else:
+            train("minicpm-v-2.0:warmup", tmp_path / "out", data=tmp_path, base=base)
+    assert not (tmp_path / "out").exists()

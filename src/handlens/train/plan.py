@@ -307,10 +307,10 @@ def plan_named(
 
     recipe, module = resolve(name)
     recipe = apply_settings(recipe, settings)
-    check_base(base)
     machine = machine_named(machine_name or recipe.machine)
     tokenizer = None
     if base is not None:
+        check_base(base, module.model(recipe.vocab_size).family)
         tokenizer = Tokenizer.from_file(base / VOCABULARY)
     elif not recipe.needs:
         fast = train_vocabulary(vocabulary_texts(recipe, 60), recipe.vocab_size)

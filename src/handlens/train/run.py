@@ -102,7 +102,8 @@ def train(
             f"recipe {recipe.name} needs what no package brings ({'; '.join(recipe.needs)}); give pretrained weights "
             "with --from and shards with --data, or see its phases and cost with --dry-run"
         )
-    check_base(base)
+    if base is not None:
+        check_base(base, module.model(recipe.vocab_size).family)
     draw = draw_generated if data is None else Shards(data, recipe.seed)
     out = Path(out)
     with pause_on_signals(grace_seconds) as pause, join_world(mode) as world, only_one(out, world):
@@ -235,17 +236,22 @@ class Run:
         self.world.wait()
 
 
-def check_base(base: Path | None) -> None:
-    """See that the model with which a run begins is there.
+def check_base(base: Path, family: str) -> None:
+    """See that the model with which a run begins is there, and is of the family that the recipe makes.
 
     Raises:
-        ModelError: a file is missing.
+        ModelError: a file is missing, or it is of another family.
     """
     for name in ("config.json", WEIGHTS, VOCABULARY):
-        if base is not None and not (base / name).is_file():
+        if not (base / name).is_file():
             raise ModelError(
                 f"no {name} in {base}; --from needs a model folder with config.json, {WEIGHTS} and {VOCABULARY}"
             )
+    found = load_config(base).family
+    if found != family:
+        raise ModelError(
+            f"{base} is of family {found}, and this recipe makes family {family}; give --from one of those"
+        )
 
 
 def check_whole(file: Path, phase: Phase) -> None:
