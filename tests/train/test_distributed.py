@@ -171,11 +171,9 @@ def test_flash_attention_is_refused_without_a_gpu(fresh, config, sft, tokenizer,
     )
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(1800)
 def test_torchrun_starts_two_processes_that_lose_what_one_loses(tmp_path):
     """The command of the documentation, one phase of it."""
-    words = ["-m", "handlens.cli.main", "train", "nano:smoke:sft", "--set", "streams=2", "--set", "steps=2"]
+    words = ["-m", "handlens.cli.main", "train", "nano:smoke:warmup", "--set", "streams=2", "--set", "steps=2"]
     words += ["--set", "vocabulary_records=60", "--set", "report_steps=1"]
     pair = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *words]
     environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
@@ -185,10 +183,10 @@ def test_torchrun_starts_two_processes_that_lose_what_one_loses(tmp_path):
             [sys.executable, *start, "--out", str(tmp_path / folder)], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        log = (tmp_path / folder / "sft" / "log.jsonl").read_text()
+        log = (tmp_path / folder / "warmup" / "log.jsonl").read_text()
         rows[folder] = [json.loads(line) for line in log.splitlines()]
     losses = {folder: [row["loss"] for row in some] for folder, some in rows.items()}
     assert len(losses["one"]) == 2
     assert losses["two"] == pytest.approx(losses["one"], rel=1e-3)
     assert rows["one"][-1]["pictures"] == rows["two"][-1]["pictures"]
-    assert (tmp_path / "two" / "sft" / "model.safetensors").is_file()
+    assert (tmp_path / "two" / "warmup" / "model.safetensors").is_file()

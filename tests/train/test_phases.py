@@ -8,6 +8,7 @@ from handlens.data.generate import LANGUAGES
 from handlens.data.generate.language import language
 from handlens.errors import SettingError
 from handlens.recipes import nano, smoke
+from handlens.train.distributed import World
 from handlens.train.phases import LIMITS, WHOLE_LIMITS, Phase, Recipe
 
 
@@ -107,3 +108,8 @@ def test_one_phase_of_a_recipe(sft, vision):
     assert recipe.only("sft").phases == (sft,)
     with pytest.raises(SettingError, match=r"^recipe tiny has no phase 'visoin'; did you mean 'vision'\?$"):
         recipe.only("visoin")
+
+
+def test_the_recipe_for_trying_a_machine_runs_in_any_way_of_sharing():
+    for phase in smoke.recipe().phases:
+        assert World(mode="fsdp", size=2).streams(replace(phase, streams=2)) == range(0, 2, 2)

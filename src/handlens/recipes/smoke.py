@@ -44,7 +44,7 @@ def recipe() -> Recipe:
         replace(
             phase, sides_px=(112,), mixture=QUICK, languages=SPOKEN if len(phase.languages) > 1 else phase.languages,
             steps=STEPS.get(phase.name, 20), rate=2e-3, warmup_steps=5,
-            slices_per_step=10, pictures_per_step=4, streams=1, ramp_pictures=0, zoomed_share=0.0,
+            slices_per_step=10, pictures_per_step=4, streams=1, local_steps=1, ramp_pictures=0, zoomed_share=0.0,
         )
         for phase in nano.recipe().phases
     )  # fmt: skip

@@ -29,7 +29,7 @@ SUMMED = (
 
 def git_commit() -> str:
     """Return the commit of the checkout that runs, ``+`` where it was changed; the version outside of one."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     try:
         head = _git(folder, "rev-parse", "HEAD")
         return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".") else "")
