@@ -123,9 +123,10 @@ def test_only_some_rows_are_asked_for_at_a_time() -> None:
 
 
 WHOLE = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from handlens.config import LanguageConfig
+from handlens.engine.memory import peak_bytes
 from handlens.export.gguf import write_gguf, tensor_names
 from handlens.export.tensor_file import StoredRows, TensorFolder
 folder, layers = Path(sys.argv[1]), int(sys.argv[2])
@@ -143,7 +144,7 @@ with (folder / "model.safetensors").open("wb") as stream:
     stream.write(len(header).to_bytes(8, "little") + header)
     stream.truncate(8 + len(header) + begin)  # zeros that take no room on the disk
 out = write_gguf(StoredRows(TensorFolder.open(folder), "llm."), shape, None, folder / "out.gguf", quant=sys.argv[3])
-print(begin, out.stat().st_size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(begin, out.stat().st_size, peak_bytes())
 """
 
 

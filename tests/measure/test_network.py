@@ -151,7 +151,7 @@ def test_ray_hears_it_too():
     script = """
 from handlens.measure.telemetry import switch_off
 switch_off()
-from ray._private.usage import usage_lib
+from ray._common.usage import usage_lib
 print(usage_lib.usage_stats_enabled())
 """
     assert run(script, HOME="/nonexistent").split() == ["False"]

@@ -301,8 +301,8 @@ def test_going_down_answers_who_is_waiting(nano):
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_200_clients_for_five_minutes(nano):
+    from handlens.engine.memory import resident_bytes
     from handlens.serve.app import build_app
-    from handlens.serve.metrics import resident_bytes
 
     running = start(build_app(nano, ServerSettings()))
     over = time.monotonic() + 300

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from handlens import __version__
 from handlens.answerer import Answerer
 from handlens.core.images import open_picture
+from handlens.engine.memory import resident_bytes
 from handlens.errors import ImageError, NeedsExtra
 from handlens.serve.fields import FieldsAsk, fields_model, to_fields_ask
 from handlens.serve.guard import PAGE_PARTS, App, Guard
-from handlens.serve.metrics import Metrics, resident_bytes
+from handlens.serve.metrics import Metrics
 from handlens.serve.offline import OfflineFolder, add_offline_routes
 from handlens.serve.pictures import Upload, Uploads
 from handlens.serve.settings import Refusal, ServerSettings

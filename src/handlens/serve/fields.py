@@ -84,9 +84,9 @@ def answer_fields(worker: "Worker", job: "Job") -> Iterator["Event"]:
     """
     from handlens.asking import Model
     from handlens.core.images import open_picture
+    from handlens.engine.memory import resident_bytes
     from handlens.fields.answers import fields_to_json
     from handlens.fields.read import read_fields
-    from handlens.serve.metrics import resident_bytes
     from handlens.serve.pictures import read_address
     from handlens.serve.worker import Ended
 

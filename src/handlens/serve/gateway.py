@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from handlens.engine.memory import resident_bytes
 from handlens.errors import NeedsExtra, SettingError
 from handlens.serve.guard import PAGE_PARTS, App, Guard
-from handlens.serve.metrics import Metrics, resident_bytes
+from handlens.serve.metrics import Metrics
 from handlens.serve.settings import Refusal, ServerSettings
 
 if TYPE_CHECKING:

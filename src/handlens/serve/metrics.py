@@ -6,7 +6,6 @@ Boundary: numbers in, text out; knows neither requests nor models.
 import threading
 from bisect import bisect_left
 from collections import defaultdict
-from pathlib import Path
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper edges of the histogram buckets."""
@@ -68,21 +67,6 @@ class Metrics:
         edges = [*(f"{edge:g}" for edge in SECONDS), "+Inf"]
         lines = [f'handlens_{name}_bucket{{le="{edge}"}} {sum(buckets[: n + 1])}' for n, edge in enumerate(edges)]
         return [*lines, f"handlens_{name}_sum {self._sums[name]:.6f}", f"handlens_{name}_count {sum(buckets)}"]
-
-
-def resident_bytes() -> int:
-    """Return the resident memory of this process; its peak where the system tells no more."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        import resource
-        import sys
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    import os
-
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _head(name: str, kind: str) -> list[str]:

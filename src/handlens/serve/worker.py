@@ -17,9 +17,10 @@ from handlens.answerer import Answerer, Seen, SeenPicture, Token
 from handlens.core.images import Picture, open_picture
 from handlens.core.sampling import Sampling, why_ended
 from handlens.core.sight import Sight, look_at, sight_to_json
+from handlens.engine.memory import resident_bytes
 from handlens.errors import HandlensError
 from handlens.serve.fields import FieldsAsk, answer_fields
-from handlens.serve.metrics import Metrics, resident_bytes
+from handlens.serve.metrics import Metrics
 from handlens.serve.pictures import Uploads, read_address
 from handlens.serve.settings import Refusal, ServerSettings
 from handlens.serve.wire import Ask, pictures_first, usage_of
